@@ -1,0 +1,1 @@
+"""Where examples come from: JSON lines, Hugging Face datasets, mined repositories."""

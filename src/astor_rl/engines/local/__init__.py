@@ -1,0 +1,1 @@
+"""Training on one machine: CPU, or one process per GPU."""

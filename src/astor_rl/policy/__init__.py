@@ -1,0 +1,1 @@
+"""GRPO on tensors: advantages, losses, packed sequences, gradient sketches."""

@@ -1,0 +1,1 @@
+"""Run folders, the live console and reports made from them."""

@@ -1,0 +1,1 @@
+"""Runs untrusted code: one pool with a narrow API."""

@@ -1,0 +1,1 @@
+"""Schedulers that others published, for comparison."""
