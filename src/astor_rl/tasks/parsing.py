@@ -1,0 +1,161 @@
+"""Reading answers out of completions: fenced code blocks and tagged answers.
+
+Nothing here runs code. Python source is at most parsed, with a length cap.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from threading import Lock
+from typing import Literal, overload
+
+MAX_CODE_CHARS = 64_000
+"""Longest source that is parsed. No training answer comes near; a runaway one is refused."""
+
+_OPEN = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`\n]*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Fence:
+    """A fenced code block.
+
+    Attributes:
+        language: first word of the info string, lower case; empty when there is none.
+        code: the lines between the fences, each ending in a newline.
+        closed: False when the completion ended inside the block.
+    """
+
+    language: str
+    code: str
+    closed: bool
+
+    @property
+    def is_python(self) -> bool:
+        """Whether the block says it is Python, or says nothing."""
+        return self.language in ("", "python", "py", "python3")
+
+
+def fences(text: str) -> Iterator[Fence]:
+    """The fenced blocks of a text, in order, by CommonMark's rules (section 4.5).
+
+    A fence inside a longer fence is content. Blocks in lists or quotes aren't looked for.
+    """
+    marker, language, lines = "", "", list[str]()
+    for line in text.splitlines():
+        if not marker:
+            if match := _OPEN.match(line):
+                marker = match["fence"]
+                language = match["info"].strip().split(" ")[0].lower()
+                lines = []
+        elif _closes(line, marker):
+            yield Fence(language, _joined(lines), closed=True)
+            marker = ""
+        else:
+            lines.append(line)
+    if marker:
+        yield Fence(language, _joined(lines), closed=False)
+
+
+def _closes(line: str, marker: str) -> bool:
+    indent = len(line) - len(line.lstrip(" "))
+    bare = line.strip()
+    return indent <= 3 and len(bare) >= len(marker) and bare == marker[0] * len(bare)
+
+
+def _joined(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def python_blocks(text: str) -> tuple[str, ...]:
+    """The code of every closed block that is Python or unlabelled, in order."""
+    return tuple(block.code for block in fences(text) if block.closed and block.is_python)
+
+
+def first_block(text: str) -> str | None:
+    """The first closed Python (or unlabelled) block, or None."""
+    return next(iter(python_blocks(text)), None)
+
+
+def last_block(text: str) -> str | None:
+    """The last closed Python (or unlabelled) block, or None."""
+    blocks = python_blocks(text)
+    return blocks[-1] if blocks else None
+
+
+def is_one_python_fence(text: str) -> bool:
+    """Whether the text has exactly one fence, closed, labelled `python`.
+
+    The rule behind the format reward of tasks that answer in code. Prose around it is allowed.
+    """
+    found = list(fences(text))
+    return len(found) == 1 and found[0].closed and found[0].language == "python"
+
+
+def fenced(code: str, language: str = "python") -> str:
+    """The code as a fenced block: the form in which reference answers are written."""
+    return f"```{language}\n{code.strip(chr(10))}\n```"
+
+
+_warnings_lock = Lock()
+"""`catch_warnings` swaps process-wide state: two threads in it at once would restore the wrong."""
+
+
+@overload
+def parse_quietly(text: str, mode: Literal["exec"] = "exec") -> ast.Module: ...
+
+
+@overload
+def parse_quietly(text: str, mode: Literal["eval"]) -> ast.Expression: ...
+
+
+def parse_quietly(text: str, mode: Literal["exec", "eval"] = "exec") -> ast.AST:
+    """`ast.parse` of untrusted text without the warnings that odd escapes in it would print.
+
+    Raises:
+        SyntaxError: it isn't Python, or nests too deep to be parsed.
+    """
+    try:
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text, mode=mode)
+    except (ValueError, MemoryError, RecursionError) as error:
+        raise SyntaxError(str(error)) from None
+
+
+def parse_python(code: str) -> ast.Module | None:
+    """The syntax tree of untrusted source, or None when it isn't Python or is too long or deep."""
+    if len(code) > MAX_CODE_CHARS:
+        return None
+    try:
+        return parse_quietly(code)
+    except SyntaxError:
+        return None
+
+
+def defined_names(module: ast.Module) -> frozenset[str]:
+    """Names that the module's top level binds by `def`, `class`, assignment or import."""
+    names: set[str] = set()
+    for node in module.body:
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                names.add(name)
+            case ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Assign(targets=targets):
+                names.update(t.id for t in targets if isinstance(t, ast.Name))
+            case ast.AnnAssign(target=ast.Name(id=name)):
+                names.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names.update((a.asname or a.name).split(".")[0] for a in aliases)
+            case _:
+                pass
+    return frozenset(names)
+
+
+def tagged(text: str, tag: str) -> tuple[str, ...]:
+    """Contents of every `<tag>...</tag>` in the text, stripped, in order. Tags don't nest."""
+    return tuple(m.strip() for m in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL))

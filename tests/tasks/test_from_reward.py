@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from astor_rl.errors import ConfigError, DataError, RewardError
+from astor_rl.tasks.base import Task
+from astor_rl.tasks.from_reward import RewardTask, from_reward
+from astor_rl.tasks.validation import rollout_of
+from astor_rl.types import Invalid, Score
+
+
+def length_reward(prompts, completions, target, **columns):
+    """A TRL-style reward with a column of its own."""
+    return [
+        None if wanted is None else float(len(text) == wanted)
+        for text, wanted in zip(completions, target, strict=True)
+    ]
+
+
+def score(task, rows, texts):
+    pairs = [
+        (task.example(row, origin=f"rows:{n}"), rollout_of(text))
+        for n, (row, text) in enumerate(zip(rows, texts, strict=True))
+    ]
+    return asyncio.run(task.score(pairs))
+
+
+def test_columns_arrive_by_name_and_none_is_invalid():
+    task = from_reward(length_reward)
+    assert isinstance(task, Task)
+    assert task.kind == "length_reward"
+    rows = [
+        {"prompt": "a", "target": 2},
+        {"prompt": "b", "target": 3},
+        {"prompt": "c", "target": None},
+    ]
+    scores = score(task, rows, ["xx", "xx", "xx"])
+    assert scores[:2] == [Score(1.0, 1.0), Score(0.0, 1.0)]
+    assert isinstance(scores[2], Invalid)
+
+
+def test_prompts_and_completions_have_trls_shapes():
+    seen = []
+
+    def reward(prompts, completions, **columns):
+        seen.append((prompts, completions, columns))
+        return [0.0] * len(completions)
+
+    chat = [{"role": "system", "content": "s"}, {"role": "user", "content": "u"}]
+    task = from_reward(reward, prompt_column="question")
+    score(task, [{"question": "q", "a": 1}, {"question": chat}], ["x", "y"])
+    assert seen == [
+        (
+            ["q", chat],
+            ["x", [{"role": "assistant", "content": "y"}]],
+            {"a": [1, None]},
+        )
+    ]
+    example = task.example({"question": chat}, origin="rows:0")
+    assert task.prompt(example) == chat
+    assert task.prompt(task.example({"question": "q"}, origin="rows:0")) == [
+        {"role": "user", "content": "q"}
+    ]
+
+
+def test_async_rewards_and_format_functions():
+    async def reward(prompts, completions, **columns):
+        await asyncio.sleep(0)
+        return [0.5] * len(completions)
+
+    def form(prompts, completions, **columns):
+        return [float(text.startswith("<")) for text in completions]
+
+    task = from_reward(reward, format_function=form)
+    assert score(task, [{"prompt": "a"}] * 2, ["<x", "x"]) == [Score(0.5, 1.0), Score(0.5, 0.0)]
+
+
+def test_rewards_are_mapped_from_their_scale():
+    task = from_reward(lambda prompts, completions: [-1.0, 0, 3], outcome=(-1.0, 3.0))
+    scores = score(task, [{"prompt": p} for p in "abc"], ["x"] * 3)
+    assert [s.outcome for s in scores] == [0.0, 0.25, 1.0]
+
+
+@pytest.mark.parametrize("reward", [1.5, -0.1, float("nan"), "high", [1]])
+def test_a_reward_outside_the_scale_names_task_and_example(reward):
+    task = from_reward(lambda prompts, completions: [reward], kind="mine")
+    with pytest.raises(RewardError, match=r"mine.*rows:0"):
+        score(task, [{"prompt": "a"}], ["x"])
+
+
+@pytest.mark.parametrize("rewards", [[], [1.0, 1.0], None, 1.0])
+def test_the_wrong_number_of_rewards_is_an_error(rewards):
+    task = from_reward(lambda prompts, completions: rewards, kind="mine")
+    with pytest.raises(RewardError, match="mine"):
+        score(task, [{"prompt": "a"}], ["x"])
+
+
+def test_no_pairs_no_call():
+    assert score(from_reward(lambda prompts, completions: 1 / 0), [], []) == []
+
+
+@pytest.mark.parametrize(
+    "row", [{}, {"prompt": 1}, {"prompt": ["x"]}, {"prompt": [{"role": "user"}]}]
+)
+def test_bad_prompts_name_the_row(row):
+    with pytest.raises(DataError, match=r"rows:3.*(prompt|content)"):
+        from_reward(length_reward).example(row, origin="rows:3")
+
+
+@pytest.mark.parametrize("outcome", [(1.0, 0.0), (0.0, float("inf")), (0.0, 0.0)])
+def test_a_bad_scale_is_an_error(outcome):
+    with pytest.raises(ConfigError, match="outcome scale"):
+        from_reward(length_reward, outcome=outcome)
+
+
+def test_without_an_answer_column_there_is_no_reference_answer():
+    task = from_reward(length_reward)
+    example = task.example({"prompt": "a", "target": 1}, origin="rows:0")
+    with pytest.raises(DataError, match="answer_column"):
+        task.answer(example)
+    with pytest.raises(DataError, match=r"rows:0.*'gold'"):
+        from_reward(length_reward, answer_column="gold").example({"prompt": "a"}, origin="rows:0")
+
+
+def test_it_cannot_be_built_from_options():
+    with pytest.raises(ConfigError, match="module:name"):
+        RewardTask.from_config({}, None)
+
+
+def test_one_turn():
+    task = from_reward(length_reward)
+    example = task.example({"prompt": "a", "target": 1}, origin="rows:0")
+    assert asyncio.run(task.respond(example, [])) is None
