@@ -1,4 +1,4 @@
-"""Fixtures every room shares."""
+"""Fixtures and rules every room shares."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ from pathlib import Path
 import pytest
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-shared",
+        action="store_true",
+        help="fail, instead of skip, tests that need the shared data folder when it is absent",
+    )
+
+
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
+def shared_data(request: pytest.FixtureRequest) -> Path:
     """The team's shared data folder; the test skips, with the reason, where it is absent."""
     root = Path(os.environ.get("ASTOR_SHARED", Path(__file__).parents[2] / "shared"))
     data = root / "data"
     if not data.is_dir():
-        pytest.skip(f"no shared data at {data} (set ASTOR_SHARED)")
+        reason = f"no shared data at {data} (set ASTOR_SHARED)"
+        if request.config.getoption("--require-shared"):
+            pytest.fail(reason)
+        pytest.skip(reason)
     return data

@@ -1,0 +1,401 @@
+"""The run file: TOML in, one checked `RunConfig` out, resolved JSON beside every run.
+
+Keys follow TRL where TRL has the thing. The sections of the core (`[schedule]`, `[calibrate]`,
+...) are the core's own dataclasses, validated here, so that each option is declared once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from astor_rl.calibrate.kl import CalibrateOptions
+from astor_rl.coordinator import CoordinatorOptions
+from astor_rl.errors import ConfigError
+from astor_rl.schedule.prompts import PromptOptions
+from astor_rl.schedule.quota import ScheduleOptions
+from astor_rl.tasks.registry import KINDS
+from astor_rl.utility.potential import PotentialOptions
+from astor_rl.utility.synergy import SynergyOptions
+from astor_rl.utility.task_utility import UtilityOptions
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(min_length=1)]
+Texts = Annotated[list[Text], Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+PositiveCount = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class LoraConfig(_Section):
+    """Train an adapter (the reference policy is then the adapter switched off), or all weights."""
+
+    enabled: bool = True
+    r: PositiveCount = 16
+    lora_alpha: Positive = 32.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class WarmupConfig(_Section):
+    """The supervised stage before RL. `steps = 0` skips it."""
+
+    steps: Count = 0
+    batch_size: PositiveCount = 16
+    learning_rate: Positive = 3e-4
+    lr_warmup_steps: Count = 10
+    weight_decay: NonNegative = 0.0
+    lora: bool = False
+    """Train the warm-up through an adapter that is merged, instead of all weights."""
+    order: Literal["easy", "mixed"] = "mixed"
+    """`easy`: examples by rising difficulty; `mixed`: shuffled."""
+    save_steps: Count = 100
+
+
+class RolloutConfig(_Section):
+    """Who samples completions."""
+
+    backend: Literal["transformers"] = "transformers"
+    max_rows: PositiveCount = 128
+    """Sequences decoded at once; more waiting groups refill the batch."""
+
+
+class SandboxConfig(_Section):
+    """Where untrusted code runs."""
+
+    workers: Count = 0
+    """Processes; 0 takes one per CPU core."""
+    wall_s: Positive = 4.0
+    memory_mb: PositiveCount = 512
+    allow_missing: list[str] = []
+    """Protections this run may do without, by name (`astor doctor` lists them)."""
+
+
+class EvalConfig(_Section):
+    """Held-out evaluation."""
+
+    examples: Count = 64
+    """Test examples a task, the same ones every time; 0 switches evaluation off."""
+    samples: PositiveCount = 1
+    """Completions per example."""
+    temperature: NonNegative = 0.0
+    every: Count = 0
+    """Validation-split evaluation every so many RL steps; 0 only before and after."""
+    before_warmup: bool = True
+
+
+class DataConfig(_Section):
+    """How sources become train, validation and test examples."""
+
+    validation_share: Share = 0.1
+    test_share: Share = 0.1
+    decontaminate: list[str] = []
+    """Sources (public benchmarks) that no training example may overlap."""
+
+
+class TaskConfig(_Section):
+    """One `[[tasks]]` block."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    task: Text
+    source: Text | Texts
+    validation_source: Text | Texts | None = None
+    test_source: Text | Texts | None = None
+    columns: dict[str, str] = {}
+    """Field the task expects -> column of the source, where they differ."""
+    ratio: Positive = 1.0
+    beta: NonNegative | None = None
+    num_generations: Annotated[int, Field(ge=2)] | None = None
+    max_completion_length: PositiveCount | None = None
+    max_examples: PositiveCount | None = None
+    order: Literal["easy", "mixed"] = "mixed"
+    """Which examples `max_examples` keeps: the easiest, or a random sample."""
+    options: dict[str, Any] = {}
+
+    @property
+    def sources(self) -> list[str]:
+        """`source` as a list."""
+        return as_list(self.source)
+
+
+class RunConfig(_Section):
+    """Everything one run needs. See docs/options.md for what each key means."""
+
+    model: Text
+    tasks: Annotated[list[TaskConfig], Field(min_length=1)]
+    engine: Literal["local"] = "local"
+    output_dir: Text = "runs/astor"
+    seed: Count = 0
+    max_steps: Count = 100
+    report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = []
+    resume_from_checkpoint: str | None = None
+    save_steps: Count = 20
+    save_total_limit: PositiveCount = 2
+    log_completions: Count = 8
+    trust_remote_code: bool = False
+
+    prompts_per_step: PositiveCount = 16
+    num_generations: Annotated[int, Field(ge=2)] = 8
+    max_prompt_length: PositiveCount = 512
+    max_completion_length: PositiveCount = 256
+    overlong: Literal["error", "drop"] = "error"
+    temperature: Positive = 1.0
+    chat_template_kwargs: dict[str, Any] = {}
+    mask_truncated_completions: bool = False
+
+    dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    learning_rate: Positive = 1e-5
+    lr_scheduler_type: Literal["constant", "linear", "cosine"] = "constant"
+    lr_warmup_steps: Count = 0
+    weight_decay: NonNegative = 0.0
+    adam_beta1: Decay = 0.9
+    adam_beta2: Decay = 0.99
+    adam_epsilon: Positive = 1e-8
+    max_grad_norm: Positive = 1.0
+    num_iterations: PositiveCount = 1
+    micro_batch_tokens: PositiveCount = 4096
+    gradient_checkpointing: bool = False
+    num_processes: Count = 0
+    """Training processes on this machine; 0 takes one per GPU, one on a CPU."""
+    torch_threads: Count = 0
+    """CPU threads for torch; 0 leaves torch's choice."""
+
+    advantage: Literal["decoupled", "shaped"] = "decoupled"
+    format_weight: NonNegative = 0.1
+    std_floor: NonNegative = 0.05
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    beta: NonNegative = 0.001
+    epsilon: Positive = 0.2
+    epsilon_high: Positive | None = None
+    loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo"] = "dapo"
+    task_norm: Literal["none", "task"] = "none"
+    kl_estimator: Literal["k3", "k3_ratio", "k2"] = "k3"
+    importance_cap: Positive | None = 2.0
+    importance_level: Literal["token", "sequence"] = "token"
+
+    lora: LoraConfig = LoraConfig()
+    warmup: WarmupConfig = WarmupConfig()
+    rollout: RolloutConfig = RolloutConfig()
+    sandbox: SandboxConfig = SandboxConfig()
+    eval: EvalConfig = EvalConfig()
+    data: DataConfig = DataConfig()
+    potential: PotentialOptions = PotentialOptions()
+    synergy: SynergyOptions = SynergyOptions()
+    utility: UtilityOptions = UtilityOptions()
+    schedule: ScheduleOptions = ScheduleOptions()
+    prompts: PromptOptions = PromptOptions()
+    calibrate: CalibrateOptions = CalibrateOptions()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RunConfig:
+        names = [task.name for task in self.tasks]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"tasks: the name {twice[0]!r} is used twice; give each its own")
+        for task in self.tasks:
+            if task.task not in KINDS and ":" not in task.task:
+                raise ValueError(
+                    f"tasks[{task.name}].task = {task.task!r}: must be one of {', '.join(KINDS)}, "
+                    "or 'module:attribute' of your own"
+                )
+        if self.data.validation_share + self.data.test_share >= 1:
+            raise ValueError(
+                "data: validation_share + test_share is "
+                f"{self.data.validation_share + self.data.test_share:g}; leave some for training"
+            )
+        return self
+
+    def coordinator_options(self) -> CoordinatorOptions:
+        """The core's sections as the coordinator takes them."""
+        return CoordinatorOptions(
+            potential=self.potential,
+            synergy=self.synergy,
+            utility=self.utility,
+            schedule=self.schedule,
+            prompts=self.prompts,
+            calibrate=self.calibrate,
+        )
+
+    def resolved(self) -> dict[str, Any]:
+        """Every key with its value, JSON-ready: what a run folder keeps."""
+        return self.model_dump(mode="json")
+
+
+def as_list(value: str | list[str] | None) -> list[str]:
+    """One source or several, as a list."""
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else list(value)
+
+
+def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
+    """Read a TOML run file, apply `a.b=value` overrides, check everything.
+
+    Args:
+        path: the run file (`.toml`, or a run folder's resolved `.json`).
+        overrides: `key=value` with dotted keys; `tasks.NAME.key` reaches a task by name. Values
+            are TOML; what isn't valid TOML is taken as a string.
+
+    Raises:
+        ConfigError: one line that names the key, its value and what would be right.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"config {str(path)!r} does not exist") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config {str(path)!r} can't be read: {error}") from None
+    is_json = path.suffix == ".json"
+    try:
+        raw = json.loads(text) if is_json else tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError) as error:
+        language = "JSON" if is_json else "TOML"
+        raise ConfigError(f"config {path.name}: not valid {language}: {error}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"config {path.name}: holds a {type(raw).__name__}, not a table of keys")
+    for override in overrides or []:
+        apply_override(raw, override)
+    return parse_config(raw, origin=path.name)
+
+
+def parse_config(raw: dict[str, Any], *, origin: str = "config") -> RunConfig:
+    """Check a plain mapping. Raises `ConfigError` as `load_config` does."""
+    try:
+        # JSON mode is strict about scalars ("8" is no number) yet takes tables for dataclasses.
+        return RunConfig.model_validate_json(json.dumps(raw, default=str), strict=True)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_one_line(error, raw)}") from None
+
+
+def apply_override(raw: dict[str, Any], override: str) -> None:
+    """Apply one `a.b=value` to the raw mapping, in place. Raises `ConfigError`."""
+    key, separator, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not separator or not all(parts):
+        raise ConfigError(f"--set {override!r}: write it as key=value, for example seed=1")
+    node: Any = raw
+    for index, part in enumerate(parts[:-1]):
+        if isinstance(node, list):
+            node = _named_task(node, part, override)
+        else:
+            node = node.setdefault(part, {})
+        if not isinstance(node, dict | list):
+            raise ConfigError(f"--set {override!r}: {'.'.join(parts[: index + 1])} is no table")
+    if isinstance(node, list):
+        raise ConfigError(f"--set {override!r}: name a task's key, as in tasks.NAME.ratio=2")
+    node[parts[-1]] = _toml_value(text.strip())
+
+
+def _named_task(tasks: list[Any], name: str, override: str) -> Any:
+    for task in tasks:
+        if isinstance(task, dict) and task.get("name") == name:
+            return task
+    known = ", ".join(str(task.get("name")) for task in tasks if isinstance(task, dict))
+    raise ConfigError(f"--set {override!r}: no task is named {name!r} (there are: {known})")
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+_MOVED = {
+    "warmup_steps": "lr_warmup_steps (learning rate) or warmup.steps (supervised warm-up)",
+    "per_device_train_batch_size": "prompts_per_step (prompts, not completions)",
+    "generation_batch_size": "prompts_per_step (prompts, not completions)",
+    "gradient_accumulation_steps": "micro_batch_tokens (the update is the same whatever it is)",
+    "num_train_epochs": "max_steps",
+    "model_name_or_path": "model",
+    "bf16": 'dtype = "bfloat16"',
+    "use_peft": "lora.enabled",
+    "lora_r": "lora.r",
+    "lora_alpha": "lora.lora_alpha",
+    "reward_weights": "tasks[].ratio and format_weight",
+    "use_bias_correction_kl": 'kl_estimator = "k3_ratio"',
+    "vllm_importance_sampling_cap": "importance_cap",
+}
+
+
+def _one_line(error: ValidationError, raw: dict[str, Any]) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    where = _dotted(first["loc"], raw)
+    others = {_dotted(problem["loc"], raw) for problem in problems} - {where}
+    more = f" (and {len(others)} more)" if others else ""
+    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
+        return f"unknown key {where!r}{_did_you_mean(first['loc'])}{more}"
+    if first["type"] in {"missing", "missing_argument"}:
+        return f"{where} is missing{more}"
+    if not where or first["type"] == "value_error":  # such a message names its keys itself
+        return f"{first['msg'].removeprefix('Value error, ')}{more}"
+    value = first["input"]
+    shown = repr(value) if not isinstance(value, dict | list) or not value else type(value).__name__
+    here = [problem["msg"] for problem in problems if _dotted(problem["loc"], raw) == where]
+    return f"{where} = {shown[:80]}: {_wanted(here)}{more}"
+
+
+def _wanted(messages: list[str]) -> str:
+    """What pydantic wants, in TOML's words; the arms of a union as alternatives."""
+    arms = [message.replace("an object", "a table") for message in messages]
+    arms = [arm[0].lower() + arm[1:] for arm in arms]
+    rest = [arm.removeprefix("input should be ") for arm in arms[1:]]
+    return " or ".join(dict.fromkeys([arms[0], *rest]))
+
+
+_ARMS = ("str", "list[", "constrained-str", "function-")
+
+
+def _dotted(location: tuple[int | str, ...], raw: dict[str, Any]) -> str:
+    parts: list[str] = []
+    node: Any = raw
+    for part in location:
+        if isinstance(part, int):
+            task = node[part] if isinstance(node, list) and part < len(node) else None
+            name = task.get("name", part) if isinstance(task, dict) else part
+            parts[-1] = f"{parts[-1]}[{name}]"
+            node = task
+        elif part.startswith(_ARMS) and not (isinstance(node, dict) and part in node):
+            continue  # pydantic names the arms of a union; the user never wrote them
+        else:
+            parts.append(part)
+            node = node.get(part) if isinstance(node, dict) else None
+    return ".".join(parts)
+
+
+_LISTED = 16
+"""Most keys that a message lists."""
+
+
+def _did_you_mean(location: tuple[int | str, ...]) -> str:
+    key = str(location[-1])
+    if len(location) == 1 and key in _MOVED:
+        return f"; here it is {_MOVED[key]}"
+    close = difflib.get_close_matches(key, _known_keys(location[:-1]), n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    known = _known_keys(location[:-1])
+    listed = ", ".join(known) if len(known) <= _LISTED else "see docs/options.md"
+    return f"; the keys there: {listed}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    if not location:
+        return list(RunConfig.model_fields)
+    if location[0] == "tasks":
+        return list(TaskConfig.model_fields)
+    section = type(RunConfig.model_fields[str(location[0])].default)
+    fields = getattr(section, "model_fields", None) or getattr(section, "__dataclass_fields__", {})
+    return list(fields)

@@ -1,0 +1,133 @@
+"""The model being trained, its reference, and the forward passes an update needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from astor_rl.config import LoraConfig
+from astor_rl.engines.local.model import (
+    LoadedModel,
+    ReferencePolicy,
+    add_lora,
+    merged_named_tensors,
+)
+from astor_rl.errors import StateError
+from astor_rl.policy.forward import (
+    check_packable,
+    completion_logprobs,
+    completion_logprobs_unpacked,
+)
+from astor_rl.policy.packing import Packed
+from astor_rl.rollout.base import Sampler
+
+
+class Policy:
+    """A causal LM under training, with the reference it is held to.
+
+    The optimised parameters are float32 whatever the compute type is. With LoRA the frozen base is
+    stored in the compute type; with all weights trained, autocast converts them for each bin.
+
+    Args:
+        loaded: the model; taken over (wrapped, moved, converted).
+        lora: the adapter's settings; None or `enabled = false` trains all weights.
+        device: where to compute.
+        dtype: compute type of matrix products.
+        temperature: the sampling temperature; log-probs are of the scaled distribution.
+        with_reference: keep the policy as it is now as the reference.
+        checkpointing: recompute activations in the backward pass, to save memory.
+
+    Attributes:
+        model: the transformers model, or PEFT's wrapper of it.
+        tokenizer: its tokenizer.
+        unpackable: why groups can't be packed and run as separate sequences, or None.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        lora: LoraConfig | None,
+        device: torch.device,
+        dtype: torch.dtype,
+        temperature: float = 1.0,
+        with_reference: bool = True,
+        checkpointing: bool = False,
+    ) -> None:
+        self.tokenizer = loaded.tokenizer
+        self._device = device
+        self._dtype = dtype
+        self._temperature = temperature
+        adapter = lora if lora is not None and lora.enabled else None
+        base = loaded.model.to(device=device, dtype=dtype if adapter else torch.float32)
+        if checkpointing:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+            base.enable_input_require_grads()
+        self.model: nn.Module = base
+        if adapter:
+            self.model = add_lora(
+                base,
+                r=adapter.r,
+                alpha=adapter.lora_alpha,
+                target_modules=adapter.target_modules,
+            )
+        else:
+            self.model.requires_grad_(True)
+        # In training mode, dropout or not: gradient checkpointing works in no other.
+        self.model.train()
+        self._reference = ReferencePolicy(self.model, dtype=dtype) if with_reference else None
+        self.unpackable = check_packable(self.model)
+
+    def named_trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The optimised parameters by name, in a fixed order."""
+        return ((name, p) for name, p in self.model.named_parameters() if p.requires_grad)
+
+    @property
+    def trainable(self) -> list[nn.Parameter]:
+        """The optimised parameters, in the same order."""
+        return [parameter for _, parameter in self.named_trainable()]
+
+    def logprobs(self, packed: Packed) -> Tensor:
+        """Log-probs of a bin's completion tokens under the policy, fp32 [T], with a graph."""
+        with self._autocast():
+            return self._logprobs(self.model, packed)
+
+    def reference_logprobs(self, packed: Packed) -> Tensor:
+        """The same under the reference policy, without a graph."""
+        if self._reference is None:
+            raise StateError("this policy was made without a reference")
+        with self._reference.use() as model, self._autocast():
+            return self._logprobs(model, packed)
+
+    def _logprobs(self, model: nn.Module, packed: Packed) -> Tensor:
+        run = completion_logprobs_unpacked if self.unpackable else completion_logprobs
+        return run(model, packed, self._temperature)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        # Leaving the context drops autocast's converted weights, so they are never stale.
+        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
+
+    def update_sampler(self, sampler: Sampler, *, revision: int) -> None:
+        """Hand the current weights, adapter merged, to a sampler."""
+        sampler.update_weights(merged_named_tensors(self.model), revision=revision)
+
+    def load_trainable(self, weights: Mapping[str, Tensor]) -> None:
+        """Restore the optimised parameters. Raises `StateError` on other names or shapes."""
+        mine = dict(self.named_trainable())
+        if mine.keys() != weights.keys():
+            odd = sorted(mine.keys() ^ weights.keys())
+            raise StateError(
+                f"saved weights are of another model or adapter: {len(odd)} names differ, "
+                f"such as {odd[0]!r}"
+            )
+        for name, parameter in mine.items():
+            if parameter.shape != weights[name].shape:
+                raise StateError(
+                    f"saved weight {name!r} has shape {tuple(weights[name].shape)}, "
+                    f"the model's has {tuple(parameter.shape)}"
+                )
+            parameter.data.copy_(weights[name])

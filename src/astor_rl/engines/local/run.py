@@ -1,0 +1,340 @@
+"""A whole run on one machine, stage by stage; each stage leaves its mark in the run folder.
+
+load -> evaluate -> warm up -> evaluate -> reinforce -> evaluate -> export. A resumed run looks
+for the marks and goes on at the first one that is missing.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from astor_rl.config import RunConfig
+from astor_rl.engines.local.checkpoint import (
+    checkpoint_step,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from astor_rl.engines.local.distributed import (
+    World,
+    launch,
+    processes_wanted,
+    under_launcher,
+    world,
+)
+from astor_rl.engines.local.evaluation import Evaluation
+from astor_rl.engines.local.interrupts import graceful_stop
+from astor_rl.engines.local.model import (
+    LoadedModel,
+    load_model,
+    merge_lora,
+    merged_named_tensors,
+    render_prompt,
+    save_model,
+    stop_token_ids,
+    turn_end_id,
+)
+from astor_rl.engines.local.policy import Policy
+from astor_rl.engines.local.rewards import RewardWorker
+from astor_rl.engines.local.step_log import StepLog
+from astor_rl.engines.local.supervised import Batches, Demonstration, SupervisedTrainer
+from astor_rl.engines.local.trainer import LocalTrainer
+from astor_rl.engines.preparation import PreparedTask, prepare_tasks
+from astor_rl.report.closing import summarize
+from astor_rl.report.console import Console
+from astor_rl.report.run_folder import RunFolder
+from astor_rl.report.trackers import Trackers
+from astor_rl.rollout.base import Sampler
+from astor_rl.rollout.transformers import TransformersSampler
+from astor_rl.sandbox.pool import ProcessPool
+
+BASE = "base"
+"""Folder in the run: the policy at RL step 0, which is the reference."""
+FINAL = "model"
+"""Folder in the run: the trained model, adapter merged."""
+
+
+def train(
+    config: RunConfig, *, make_console: Callable[[], Console], resume: bool, base_dir: Path
+) -> None:
+    """Run a config from its beginning, or from where it was stopped.
+
+    Args:
+        config: the run.
+        make_console: makes the console in the process that reports.
+        resume: go on with the run in `output_dir`.
+        base_dir: relative sources start here.
+
+    Raises:
+        AstorError: one line for a person; the run folder is left resumable.
+        KeyboardInterrupt: stopped on request, after a checkpoint.
+    """
+    processes = processes_wanted(config.num_processes)
+    args = (config, make_console, resume, base_dir)
+    if processes > 1 and not under_launcher():
+        launch(_train_here, args, processes=processes)
+    else:
+        _train_here(*args)
+
+
+def _train_here(
+    config: RunConfig, make_console: Callable[[], Console], resume: bool, base_dir: Path
+) -> None:
+    with world(threads=config.torch_threads) as here:
+        if not here.is_main:
+            _Run(config, None, None, here, base_dir).execute()
+            return
+        with (
+            make_console() as console,
+            RunFolder.create(config.output_dir, config.resolved(), resume=resume) as folder,
+        ):
+            _Run(config, folder, console, here, base_dir).execute()
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Progress on ranks without a console."""
+
+
+class _Run:
+    """One execution of a config. Ranks other than 0 have neither folder nor console."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        folder: RunFolder | None,
+        console: Console | None,
+        here: World,
+        base_dir: Path,
+    ) -> None:
+        self._config = config
+        self._path = Path(config.output_dir)
+        self._folder = folder
+        self._console = console
+        self._world = here
+        self._base_dir = base_dir
+        self._dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
+
+    def execute(self) -> None:
+        """Every stage that isn't done yet."""
+        config = self._config
+        self._stage("Loading", config.model)
+        loaded = self._load(config.model)
+        self._note(f"model: {loaded.source}")
+        workers = config.sandbox.workers or None
+        with ProcessPool(workers, allow_missing=config.sandbox.allow_missing) as sandbox:
+            self._stage("Preparing examples")
+            tasks = prepare_tasks(
+                config,
+                sandbox=sandbox,
+                render=lambda messages: render_prompt(
+                    loaded.tokenizer, messages, chat_template_kwargs=config.chat_template_kwargs
+                ),
+                base_dir=self._base_dir,
+                note=self._note,
+                progress=self._console.progress if self._console else _silent,
+            )
+            sampler = TransformersSampler(
+                loaded.model,
+                decode=functools.partial(loaded.tokenizer.decode, skip_special_tokens=True),
+                stop_token_ids=stop_token_ids(loaded.tokenizer, loaded.model),
+                dtype=self._dtype,
+                device=self._world.device,
+                max_rows=config.rollout.max_rows,
+            )
+            with RewardWorker({task.name: task.task for task in tasks}) as rewards:
+                stage = Evaluation(
+                    config,
+                    tasks,
+                    sampler,
+                    rewards,
+                    world=self._world,
+                    folder=self._folder,
+                    console=self._console,
+                )
+                if config.warmup.steps and config.eval.before_warmup:
+                    stage.run("before_warmup")
+                loaded = self._warm_up(loaded, tasks, sampler)
+                stage.run("before_rl")
+                policy = self._reinforce(loaded, tasks, sampler, rewards, stage)
+                stage.run("after_rl", step=config.max_steps)
+        if self._folder and self._console:
+            save_model(policy.model, policy.tokenizer, self._path / FINAL)
+            self._folder.append_event("finished")
+            self._folder.sync()
+            self._console.closing(summarize(self._path))
+
+    def _load(self, name: str) -> LoadedModel:
+        def load() -> LoadedModel:
+            return load_model(
+                name,
+                dtype=torch.float32,
+                trust_remote_code=self._config.trust_remote_code,
+                progress=self._note,
+            )
+
+        # Rank 0 first: it may have to download and convert.
+        loaded = load() if self._world.is_main else None
+        self._world.barrier()
+        return loaded or load()
+
+    def _warm_up(
+        self, loaded: LoadedModel, tasks: Sequence[PreparedTask], sampler: Sampler
+    ) -> LoadedModel:
+        """The policy at RL step 0: after the warm-up, merged; the sampler has its weights."""
+        config = self._config
+        if not config.warmup.steps:
+            sampler.update_weights(merged_named_tensors(loaded.model), revision=0)
+            return loaded
+        base = self._path / BASE
+        if not base.is_dir():
+            self._supervise(loaded, tasks)
+        # From the folder even when the weights are at hand: a resumed run must start RL from the
+        # same rounding.
+        self._world.barrier()
+        base_model = self._load(str(base))
+        sampler.update_weights(merged_named_tensors(base_model.model), revision=0)
+        return base_model
+
+    def _supervise(self, loaded: LoadedModel, tasks: Sequence[PreparedTask]) -> None:
+        config = self._config
+        torch.manual_seed(config.seed)
+        policy = Policy(
+            loaded,
+            lora=config.lora if config.warmup.lora else None,
+            device=self._world.device,
+            dtype=self._dtype,
+            with_reference=False,
+            checkpointing=config.gradient_checkpointing,
+        )
+        trainer = SupervisedTrainer(
+            policy,
+            Batches(
+                {task.name: self._demonstrations(task, loaded.tokenizer) for task in tasks},
+                batch_size=config.warmup.batch_size,
+                shuffle=config.warmup.order == "mixed",
+                seed=config.seed,
+            ),
+            config.warmup,
+            world=self._world,
+            token_budget=config.micro_batch_tokens,
+            max_grad_norm=config.max_grad_norm,
+        )
+        checkpoints = self._path / "warmup"
+        if (found := latest_checkpoint(checkpoints)) is not None:
+            trainer.load_state_dict(load_checkpoint(found))
+            self._note(f"warm-up continues at step {trainer.steps_done}")
+        self._stage("Warming up", f"{config.warmup.steps} supervised steps")
+        with graceful_stop(self._note) as stop:
+            while trainer.steps_done < config.warmup.steps:
+                loss, tokens = trainer.step()
+                done = trainer.steps_done
+                if self._console:
+                    self._console.progress(
+                        "Warming up", done, config.warmup.steps, loss=round(loss, 3), tokens=tokens
+                    )
+                asked = self._world.broadcast(stop.asked)
+                if asked or (done % config.warmup.save_steps == 0 and done < config.warmup.steps):
+                    self._save(checkpoints, done, trainer.state_dict())
+                if asked and done < config.warmup.steps:
+                    raise KeyboardInterrupt
+        if self._world.is_main:
+            merged = merge_lora(policy.model).to(self._dtype)
+            save_model(merged, policy.tokenizer, self._path / BASE)
+            shutil.rmtree(checkpoints, ignore_errors=True)
+
+    def _demonstrations(self, task: PreparedTask, tokenizer: Any) -> list[Demonstration]:
+        """Prompt and reference answer of every training example, easiest first."""
+        ranked = sorted(task.train, key=lambda e: 0.5 if e.difficulty is None else e.difficulty)
+        limit = task.config.max_completion_length or self._config.max_completion_length
+        end = turn_end_id(tokenizer)
+        found = []
+        for example in ranked:
+            answer = tokenizer(task.task.answer(example), add_special_tokens=False).input_ids
+            if len(answer) < limit:
+                prompt_ids = task.prompts[example.key][1]
+                found.append(Demonstration(task.name, prompt_ids, (*answer, end)))
+        if len(found) < len(ranked):
+            self._note(
+                f"{task.name}: {len(ranked) - len(found)} of {len(ranked)} reference answers are "
+                f"longer than {limit} tokens and sit out the warm-up"
+            )
+        return found
+
+    def _reinforce(
+        self,
+        loaded: LoadedModel,
+        tasks: Sequence[PreparedTask],
+        sampler: Sampler,
+        rewards: RewardWorker,
+        evaluation: Evaluation,
+    ) -> Policy:
+        config = self._config
+        torch.manual_seed(config.seed)  # the adapter's initial weights
+        policy = Policy(
+            loaded,
+            lora=config.lora,
+            device=self._world.device,
+            dtype=self._dtype,
+            temperature=config.temperature,
+            checkpointing=config.gradient_checkpointing,
+        )
+        if policy.unpackable:
+            self._note(f"groups run as separate sequences: {policy.unpackable}")
+        trainer = LocalTrainer(
+            config, tasks, policy, sampler=sampler, rewards=rewards, world=self._world
+        )
+        self._restore(trainer)
+        trackers = None
+        if self._folder:
+            trackers = Trackers(
+                config.report_to,
+                self._path,
+                config.resolved(),
+                note=self._note,
+                first_step=trainer.steps_done,
+            )
+        self._stage("Reinforcing", f"{config.max_steps} steps on {len(tasks)} tasks")
+        log = StepLog(config, folder=self._folder, console=self._console, trackers=trackers)
+        every = config.eval.every
+        with graceful_stop(self._note) as stop:
+            while trainer.steps_done < config.max_steps:
+                log.add(trainer.step())
+                done = trainer.steps_done
+                last = done == config.max_steps
+                if every and done % every == 0 and not last:
+                    evaluation.run(f"step_{done}", step=done, split="validation")
+                asked = self._world.broadcast(stop.asked)
+                if asked or last or done % config.save_steps == 0:
+                    self._save(self._path / "checkpoints", done, trainer.state_dict())
+                if asked and not last:
+                    raise KeyboardInterrupt
+        return policy
+
+    def _restore(self, trainer: LocalTrainer) -> None:
+        named = self._config.resume_from_checkpoint
+        found = Path(named) if named else latest_checkpoint(self._path / "checkpoints")
+        if found is not None:
+            trainer.load_state_dict(load_checkpoint(found))
+            self._note(f"RL continues at step {trainer.steps_done} ({found.name})")
+        if self._folder:
+            self._folder.truncate_after(checkpoint_step(found) if found else 0)
+
+    def _save(self, folder: Path, step: int, state: dict[str, Any]) -> None:
+        if self._folder:
+            self._folder.sync()
+            save_checkpoint(folder, step, state, keep=self._config.save_total_limit)
+        self._world.barrier()
+
+    def _stage(self, name: str, detail: str = "") -> None:
+        if self._console:
+            self._console.stage(name, detail)
+
+    def _note(self, text: str) -> None:
+        if self._console:
+            self._console.note(text)

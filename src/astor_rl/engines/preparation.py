@@ -1,0 +1,229 @@
+"""From a run's `[[tasks]]` to examples ready to train on: load, split, clean, check, render.
+
+Shared by every engine. What it drops, it counts and reports; nothing vanishes silently.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from astor_rl.config import RunConfig, TaskConfig, as_list
+from astor_rl.data.decontaminate import decontaminate
+from astor_rl.data.rows import Row
+from astor_rl.data.sources import load_source
+from astor_rl.data.splits import split_all
+from astor_rl.errors import DataError
+from astor_rl.sandbox.api import SandboxPool
+from astor_rl.tasks.base import Task
+from astor_rl.tasks.registry import make_task
+from astor_rl.types import Example, Message
+
+Render = Callable[[Sequence[Message]], tuple[int, ...]]
+Note = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedTask:
+    """One task with its examples.
+
+    Attributes:
+        config: its `[[tasks]]` block.
+        task: judges rollouts.
+        train, validation, test: examples; no function or commit is in two of them, in this task
+            or across tasks.
+        prompts: by example key, the rendered prompt's token ids and its messages.
+        dropped: how many examples were left out, by reason.
+    """
+
+    config: TaskConfig
+    task: Task
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    prompts: Mapping[str, tuple[tuple[Message, ...], tuple[int, ...]]]
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The task's name in the run."""
+        return self.config.name
+
+    def split(self, name: str) -> tuple[Example, ...]:
+        """`train`, `validation` or `test`."""
+        examples: tuple[Example, ...] = getattr(self, name)
+        return examples
+
+
+@dataclass(slots=True)
+class _Rows:
+    """One task's rows by split, while they are being sorted out."""
+
+    train: list[Row]
+    validation: list[Row]
+    test: list[Row]
+    dropped: dict[str, int] = field(default_factory=dict)
+
+
+def prepare_tasks(
+    config: RunConfig,
+    *,
+    sandbox: SandboxPool,
+    render: Render,
+    base_dir: Path,
+    note: Note = lambda text: None,
+    progress: Progress = lambda stage, done, total: None,
+) -> list[PreparedTask]:
+    """Load every task's examples.
+
+    Args:
+        config: the run.
+        sandbox: where mining verifies and tasks judge.
+        render: conversation to prompt token ids (the model's chat template).
+        base_dir: relative paths in sources start here.
+        note: takes one line for people per thing worth knowing.
+        progress: told (what, done, total) of what is slow, such as mining.
+
+    Raises:
+        DataError: a source, row or field is wrong; a task ends with no training example; a prompt
+            is over `max_prompt_length` and `overlong` is "error".
+    """
+    tasks = {block.name: make_task(block.task, block.options, sandbox) for block in config.tasks}
+    rows = {
+        block.name: _load(block, config, sandbox, base_dir, note, progress)
+        for block in config.tasks
+    }
+    _split(rows, config)
+    _clean(rows, config, base_dir=base_dir, note=note)
+    return [
+        _finish(block, tasks[block.name], rows[block.name], config, render, note)
+        for block in config.tasks
+    ]
+
+
+def _load(
+    block: TaskConfig,
+    config: RunConfig,
+    sandbox: SandboxPool,
+    base_dir: Path,
+    note: Note,
+    progress: Progress,
+) -> _Rows:
+    def load(specs: list[str], split: str) -> list[Row]:
+        rows: list[Row] = []
+        for spec in specs:
+            note(f"{block.name}: loading {split} examples from {spec}")
+            rows += load_source(
+                spec,
+                task_kind=block.task,
+                base_dir=base_dir,
+                sandbox=sandbox,
+                seed=config.seed,
+                columns=block.columns,
+                progress=progress,
+            )
+        return rows
+
+    loaded = _Rows(
+        train=load(block.sources, "train"),
+        validation=load(as_list(block.validation_source), "validation"),
+        test=load(as_list(block.test_source), "test"),
+    )
+    if not loaded.train:
+        raise DataError(f"task {block.name!r}: its source {block.source!r} holds no examples")
+    return loaded
+
+
+def _split(rows: Mapping[str, _Rows], config: RunConfig) -> None:
+    """Cut validation and test examples out of the training rows where no source gives them."""
+    splits = split_all(
+        {name: task.train for name, task in rows.items()},
+        seed=config.seed,
+        validation=config.data.validation_share,
+        test=config.data.test_share,
+    )
+    for name, task in rows.items():
+        task.train = list(splits[name].train)
+        # A given source replaces the cut; the rows cut for it stay out of training, because
+        # another task's examples of the same functions may be held out.
+        task.validation = task.validation or list(splits[name].validation)
+        task.test = task.test or list(splits[name].test)
+
+
+def _clean(rows: Mapping[str, _Rows], config: RunConfig, *, base_dir: Path, note: Note) -> None:
+    """Drop training rows that overlap what they will be judged on, over all tasks at once."""
+    held_out = [row for task in rows.values() for row in (*task.validation, *task.test)]
+    for spec in config.data.decontaminate:
+        held_out += load_source(spec, task_kind="benchmark", base_dir=base_dir)
+    for name, task in rows.items():
+        report = decontaminate(task.train, held_out)
+        if report.dropped:
+            note(f"{name}: {len(report.dropped)} training examples overlap held-out ones: dropped")
+            task.dropped["overlaps held-out"] = len(report.dropped)
+        task.train = list(report.kept)
+
+
+def _finish(
+    block: TaskConfig, task: Task, rows: _Rows, config: RunConfig, render: Render, note: Note
+) -> PreparedTask:
+    prompts: dict[str, tuple[tuple[Message, ...], tuple[int, ...]]] = {}
+    dropped = dict(rows.dropped)
+
+    def examples(split: str, wanted: list[Row]) -> tuple[Example, ...]:
+        kept: dict[str, Example] = {}
+        for row in wanted:
+            example = task.example(row.fields, origin=row.origin, unit=row.unit)
+            if example.key in kept:
+                dropped["repeated"] = dropped.get("repeated", 0) + 1
+                continue
+            messages = tuple(task.prompt(example))
+            ids = render(messages)
+            if len(ids) > config.max_prompt_length:
+                if config.overlong == "error":
+                    raise DataError(
+                        f"task {block.name!r}, {example.origin}: the prompt has {len(ids)} tokens, "
+                        f"max_prompt_length is {config.max_prompt_length}; raise it or set "
+                        'overlong = "drop"'
+                    )
+                dropped[f"overlong ({split})"] = dropped.get(f"overlong ({split})", 0) + 1
+                continue
+            kept[example.key] = example
+            prompts[example.key] = (messages, ids)
+        return tuple(kept.values())
+
+    train = _choose(examples("train", rows.train), block, config.seed)
+    if not train:
+        raise DataError(
+            f"task {block.name!r}: no training example is left of {len(rows.train)} "
+            f"({', '.join(f'{count} {why}' for why, count in dropped.items()) or 'none loaded'})"
+        )
+    prepared = PreparedTask(
+        block,
+        task,
+        train,
+        examples("validation", rows.validation),
+        examples("test", rows.test),
+        prompts,
+        dropped,
+    )
+    note(
+        f"{block.name}: {len(train)} train, {len(prepared.validation)} validation, "
+        f"{len(prepared.test)} test" + "".join(f", {count} {why}" for why, count in dropped.items())
+    )
+    return prepared
+
+
+def _choose(examples: tuple[Example, ...], block: TaskConfig, seed: int) -> tuple[Example, ...]:
+    """At most `max_examples`: the easiest, or a random sample. The order is the file's."""
+    if block.max_examples is None or len(examples) <= block.max_examples:
+        return examples
+    if block.order == "easy":
+        ranked = sorted(examples, key=lambda e: 1.0 if e.difficulty is None else e.difficulty)
+        chosen = {example.key for example in ranked[: block.max_examples]}
+    else:
+        rng = random.Random(f"{seed}:{block.name}")
+        chosen = {example.key for example in rng.sample(examples, block.max_examples)}
+    return tuple(example for example in examples if example.key in chosen)
