@@ -66,8 +66,9 @@ class PlanItem:
 class TaskReceipt:
     """Why one task got its share and its beta in one plan.
 
-    The share's parts are successive differences as potential, synergy, floor, rounding and
-    availability are switched on one after another: `base + sum(parts) == share` exactly.
+    The share's parts are successive differences as potential, synergy, cost (0 unless
+    `schedule.cost_aware`), floor, rounding and availability are switched on one after another:
+    `base + sum(parts) == share` exactly.
     """
 
     base: float
@@ -84,6 +85,7 @@ class TaskReceipt:
     z: float
     utility: float
     utility_se: float
+    cost: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

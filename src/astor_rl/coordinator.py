@@ -1,0 +1,498 @@
+"""The coordinator: one utility snapshot decides the next batch and each task's KL coefficient.
+
+    plan                  snapshot -> quotas -> prompts -> KL coefficients, with a receipt
+    observe_groups        the rewards, as they come
+    observe_update        what the optimiser's step measured
+
+It runs inside any trainer: numpy and the standard library only, no clock, no files. METHOD.md has
+the mathematics; `utility/`, `schedule/` and `calibrate/` have it in code.
+
+**Determinism.** The same seed, tasks and observations give the same plans. The order of the tasks
+doesn't matter (they are kept by name), nor does the order in which groups arrive between two
+calls of `plan`: they are taken in by plan and slot. The clock is the policy revision. The
+snapshot is taken at the first plan of a revision and serves all plans of that revision, so a
+refill is drawn by the same utilities and gets the same coefficients as the batch it completes.
+
+**Life of a plan.** It is in flight from `plan` until all its slots are observed and its update is,
+or until `forget`. The prompts of plans in flight are not drawn again unless repeats are allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from astor_rl.calibrate.kl import CalibrateOptions, Calibrator, TaskCalibration
+from astor_rl.checks import check_count, check_keys
+from astor_rl.errors import PlanError, StateError
+from astor_rl.plan import GroupOutcome, PlanItem, Receipt, StepPlan, TaskSpec, UpdateStats
+from astor_rl.receipt import GIVEN_NOTE, explain, task_figures
+from astor_rl.schedule.boundary import check_request, checked_group, checked_stats, checked_tasks
+from astor_rl.schedule.flights import Flight
+from astor_rl.schedule.prompts import PromptOptions
+from astor_rl.schedule.quota import ScheduleOptions
+from astor_rl.schedule.scheduler import Quotas, Scheduler
+from astor_rl.utility.potential import Potential, PotentialOptions
+from astor_rl.utility.synergy import Synergy, SynergyOptions
+from astor_rl.utility.task_utility import UtilityOptions, UtilitySnapshot, take_snapshot
+
+STATE_VERSION = 1
+MAX_IN_FLIGHT = 256
+"""Plans that may be in flight at once; more means that an engine forgot to close them."""
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorOptions:
+    """Every option of the core, a section each; the defaults are METHOD.md's."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    potential: PotentialOptions = field(default_factory=PotentialOptions)
+    synergy: SynergyOptions = field(default_factory=SynergyOptions)
+    utility: UtilityOptions = field(default_factory=UtilityOptions)
+    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
+    prompts: PromptOptions = field(default_factory=PromptOptions)
+    calibrate: CalibrateOptions = field(default_factory=CalibrateOptions)
+
+
+class Coordinator:
+    """Plans batches and learns from what became of them.
+
+    Args:
+        tasks: at least one; names are unique.
+        prompts_per_step: B, prompts a plan.
+        options: see `CoordinatorOptions`.
+        seed: of the generator behind draws and half-batch splits; part of the state.
+
+    Raises:
+        ConfigError: no task, a repeated name, or a value out of its range.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[TaskSpec],
+        *,
+        prompts_per_step: int,
+        options: CoordinatorOptions | None = None,
+        seed: int = 0,
+    ) -> None:
+        self._tasks = checked_tasks(tasks)
+        check_count("prompts_per_step", prompts_per_step, low=1)
+        self._prompts_per_step = prompts_per_step
+        self._options = options or CoordinatorOptions()
+        self._rng = np.random.default_rng(seed)
+        self._potential = Potential(self._tasks, self._options.potential)
+        self._synergy = Synergy(self._tasks, self._options.synergy)
+        self._scheduler = Scheduler(
+            list(self._tasks.values()),
+            self._options.schedule,
+            self._options.prompts,
+            cost_half_life=self._options.potential.half_life,
+        )
+        self._calibrator = Calibrator(list(self._tasks), self._options.calibrate)
+        self._flights: dict[int, Flight] = {}
+        self._next_id = 0
+        self._snapshot: UtilitySnapshot | None = None
+        self._calibration: dict[str, TaskCalibration] = {}
+        self._probe_revision: int | None = None
+        self._last_revision = 0
+        self._ledger: dict[str, dict[str, float]] = {name: {} for name in self._tasks}
+        self._notes: list[str] = []
+
+    # ------------------------------------------------------------------ the step
+
+    def plan(
+        self,
+        *,
+        revision: int,
+        need: Mapping[str, int] | None = None,
+        available: Mapping[str, int] | None = None,
+    ) -> StepPlan:
+        """The next batch.
+
+        Args:
+            revision: the policy's revision, >= 0 and never less than in an earlier plan.
+            need: exactly so many prompts of each task named, none of the others: refills and
+                frameworks with fixed totals. It bypasses quotas, not the choice of prompts.
+            available: at most so many prompts of each task named.
+
+        Returns:
+            A plan of B prompts (of what `need` sums to), by task. Its rewards and its update are
+            reported under its id; a refill is a plan of its own.
+
+        Raises:
+            PlanError: the revision goes back, a task is unknown, a count is not a whole number
+                >= 0, too few prompts are free, or too many plans are in flight. No prompt was
+                drawn and no rounding carried then.
+        """
+        self._check_plan(revision, need, available)
+        for plan_id in sorted(self._flights):
+            self._take_in(self._flights[plan_id])
+        snapshot = self._snapshot_at(revision)
+
+        quotas = self._quotas(snapshot, need, available)
+        draws = {
+            name: self._scheduler.draw(name, count, revision=revision, rng=self._rng)
+            for name, count in zip(self._tasks, quotas.prompts.tolist(), strict=True)
+            if count
+        }
+        items: list[PlanItem] = []
+        for name, draw in draws.items():
+            halves = self._halves(len(draw.keys))
+            spec, beta = self._tasks[name], self._calibration[name].beta
+            for key, propensity, half in zip(draw.keys, draw.propensities, halves, strict=True):
+                items.append(
+                    PlanItem(
+                        slot=len(items),
+                        task=name,
+                        key=key,
+                        num_generations=spec.num_generations,
+                        max_tokens=spec.max_tokens,
+                        beta=beta,
+                        propensity=propensity,
+                        half=half,
+                    )
+                )
+        plan = StepPlan(
+            id=self._next_id,
+            revision=revision,
+            items=tuple(items),
+            receipt=self._explained(snapshot, quotas, given=need is not None),
+            probe=self._is_probe(revision),
+        )
+        rows = [row for draw in draws.values() for row in draw.rows]
+        self._flights[plan.id] = Flight(plan, rows)
+        self._next_id += 1
+        return plan
+
+    def observe_groups(self, plan_id: int, groups: Iterable[GroupOutcome]) -> None:
+        """Report finished groups of a plan: some or all, in any order.
+
+        A slot's first report counts; later ones are ignored, so a retry does no harm. Groups
+        enter the statistics at the next `plan`, or when their plan leaves the table.
+
+        Raises:
+            PlanError: the plan is not in flight, a slot is not in it, or a reward is NaN or
+                outside [0, 1] (its task and prompt are named). Nothing is recorded then.
+        """
+        flight = self._flight(plan_id)
+        checked = [checked_group(flight.plan, group) for group in groups]
+        for group in checked:
+            flight.record(group)
+        if flight.complete:
+            self._retire(flight)
+
+    def observe_update(self, plan_id: int, revision: int, stats: UpdateStats) -> None:
+        """Report what the optimiser's step measured.
+
+        Call it once for every plan. When several plans fed one step (a batch and its refills),
+        the figures go with one of them and the others get an empty `UpdateStats()`. A second
+        report of the same plan is ignored.
+
+        Args:
+            plan_id: the plan that was trained on.
+            revision: the policy's revision, the plan's or a later one.
+            stats: the measurements.
+
+        Raises:
+            PlanError: the plan is not in flight, the revision is older than the plan's, a task
+                is unknown, or a figure is not finite (its task is named). Nothing is recorded.
+        """
+        flight = self._flight(plan_id)
+        if revision < flight.plan.revision:
+            raise PlanError(
+                f"plan {plan_id}: the update's revision is {revision}; the plan's is "
+                f"{flight.plan.revision}, so it must be at least that"
+            )
+        figures = checked_stats(stats, self._tasks)
+        if flight.updated:
+            return
+        if stats.probe is not None and self._options.synergy.enabled:
+            self._synergy.observe(flight.plan.revision, stats.probe)
+        for name, values in figures.items():
+            self._ledger[name].update(values)
+            if "kl" in values:
+                self._calibrator.observe(name, values["kl"])
+        flight.updated = True
+        if flight.complete:
+            self._retire(flight)
+
+    def forget(self, plan_id: int) -> None:
+        """Abandon a plan: its prompts may be drawn again; what was observed of it counts.
+
+        Raises:
+            PlanError: the plan is not in flight.
+        """
+        self._retire(self._flight(plan_id))
+
+    # ------------------------------------------------------------------ what can be asked
+
+    @property
+    def snapshot(self) -> UtilitySnapshot:
+        """The utilities that both modules read: of the last plan, or as known before any."""
+        return self._snapshot or self._measure(self._last_revision)
+
+    @property
+    def in_flight(self) -> Mapping[int, StepPlan]:
+        """Plans that are not finished, by id; after a restart an engine can go on with them."""
+        return MappingProxyType({plan_id: f.plan for plan_id, f in self._flights.items()})
+
+    def unobserved(self, plan_id: int) -> tuple[int, ...]:
+        """Slots of a plan in flight whose group was not reported yet.
+
+        Raises:
+            PlanError: the plan is not in flight.
+        """
+        return self._flight(plan_id).unobserved()
+
+    def metrics(self) -> dict[str, float]:
+        """Flat figures as of the last plan and update, `task/<name>/<metric>`.
+
+        What is unknown (an unresolved synergy, a KL that was never measured) is absent.
+        `potential` is measured on the prompts that were scheduled.
+        """
+        snapshot = self.snapshot
+        metrics: dict[str, float] = {"plans_in_flight": float(len(self._flights))}
+        for name in self._tasks:
+            figures = task_figures(name, snapshot, self._potential, self._synergy, self._scheduler)
+            figures.update(self._ledger[name])
+            metrics.update({f"task/{name}/{figure}": value for figure, value in figures.items()})
+        return metrics
+
+    def add_task(self, spec: TaskSpec) -> None:
+        """Add a task to a running coordinator; it counts as the others' mean until measured.
+
+        Raises:
+            ConfigError: the name is taken or a value is out of its range.
+        """
+        self._tasks = checked_tasks([*self._tasks.values(), spec])
+        self._potential.add_task(spec.name)
+        self._synergy.add_task(spec.name)
+        self._scheduler.update_tasks(list(self._tasks.values()))
+        self._calibrator.add_task(spec.name)
+        self._ledger[spec.name] = {}
+        self._snapshot = None
+
+    # ------------------------------------------------------------------ how a plan comes about
+
+    def _check_plan(
+        self, revision: int, need: Mapping[str, int] | None, available: Mapping[str, int] | None
+    ) -> None:
+        check_request(self._tasks, revision, need, available)
+        if revision < self._last_revision:
+            raise PlanError(
+                f"revision {revision} was asked for after {self._last_revision}; it never goes back"
+            )
+        if len(self._flights) >= MAX_IN_FLIGHT:
+            raise PlanError(
+                f"{len(self._flights)} plans are in flight, the oldest is {min(self._flights)}; "
+                "finish them with observe_groups and observe_update, or forget them"
+            )
+
+    def _snapshot_at(self, revision: int) -> UtilitySnapshot:
+        """The revision's snapshot and KL coefficients, made at its first plan."""
+        self._last_revision = revision
+        if self._snapshot is None or self._snapshot.revision < revision:
+            groups = {name: self._potential.groups(name) for name in self._tasks}
+            self._scheduler.advance(revision, groups)
+            if self._scheduler.phase == "scheduled":
+                self._potential.freeze_scales()
+            self._snapshot = self._measure(revision)
+            self._calibration = self._calibrate(self._snapshot)
+        return self._snapshot
+
+    def _measure(self, revision: int) -> UtilitySnapshot:
+        return take_snapshot(
+            revision, self._tasks, self._potential, self._synergy, self._options.utility
+        )
+
+    def _calibrate(self, snapshot: UtilitySnapshot) -> dict[str, TaskCalibration]:
+        tasks = [snapshot.tasks[name] for name in self._tasks]
+        return self._calibrator.calibrate(
+            {name: spec.beta for name, spec in self._tasks.items()},
+            np.array([task.utility for task in tasks]),
+            np.array([task.utility_se for task in tasks]),
+            self._scheduler.stages(snapshot).floor,
+            measured=self._scheduler.phase == "scheduled",
+        )
+
+    def _quotas(
+        self,
+        snapshot: UtilitySnapshot,
+        need: Mapping[str, int] | None,
+        available: Mapping[str, int] | None,
+    ) -> Quotas:
+        if need is None:
+            return self._scheduler.quotas(snapshot, self._prompts_per_step, available)
+        self._scheduler.check_supply(need, available)
+        return self._scheduler.requested(need)
+
+    def _halves(self, count: int) -> list[int]:
+        """A random split of a task's groups into two halves; the odd one goes to either."""
+        order = self._rng.permutation(count) + int(self._rng.integers(2))
+        return [int(place) % 2 for place in order]
+
+    def _is_probe(self, revision: int) -> bool:
+        """Whether gradients are compared at this revision; all its plans agree."""
+        options = self._options.synergy
+        if not options.enabled or len(self._tasks) < 2:
+            return False
+        last = self._probe_revision
+        if last is None or revision >= last + options.every:
+            self._probe_revision = revision
+        return self._probe_revision == revision
+
+    def _explained(self, snapshot: UtilitySnapshot, quotas: Quotas, *, given: bool) -> Receipt:
+        """The plan's receipt; its figures also become the metrics of this step."""
+        receipt = explain(
+            list(self._tasks.values()),
+            self._scheduler.phase,
+            snapshot,
+            quotas,
+            self._calibration,
+            unresolved=self._synergy.unresolved() if self._options.synergy.enabled else (),
+            notes=[*self._notes, *([GIVEN_NOTE] if given else [])],
+        )
+        self._notes = []
+        for k, (name, task) in enumerate(receipt.tasks.items()):
+            self._ledger[name].update(
+                quota=float(quotas.stages.floor[k]),
+                share=task.share,
+                prompts=float(task.prompts),
+                beta=task.beta,
+                beta_multiplier=task.beta_multiplier,
+                z=task.z,
+            )
+        return receipt
+
+    # ------------------------------------------------------------------ how evidence comes in
+
+    def _flight(self, plan_id: int) -> Flight:
+        flight = self._flights.get(plan_id)
+        if flight is None:
+            past = 0 <= plan_id < self._next_id
+            why = "finished or forgotten" if past else "no such plan was made"
+            raise PlanError(f"plan {plan_id} is not in flight: {why}")
+        return flight
+
+    def _take_in(self, flight: Flight) -> None:
+        revision = flight.plan.revision
+        for group in flight.take_pending():
+            item, row = flight.plan.items[group.slot], flight.rows[group.slot]
+            self._potential.observe(item.task, revision, group.outcomes)
+            self._scheduler.observe(item.task, row, revision, group.outcomes, group.tokens)
+
+    def _retire(self, flight: Flight) -> None:
+        """Take in what is pending and let go of the plan's prompts."""
+        self._take_in(flight)
+        for item, row in zip(flight.plan.items, flight.rows, strict=True):
+            if row >= 0:
+                self._scheduler.book(item.task).release(row)
+        del self._flights[flight.plan.id]
+
+    # ------------------------------------------------------------------ surviving a crash
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a later plan depends on, plans in flight included.
+
+        Plain JSON values and numpy arrays; nothing in it changes afterwards.
+        """
+        return {
+            "version": STATE_VERSION,
+            "tasks": list(self._tasks),
+            "rng": self._rng.bit_generator.state,
+            "potential": self._potential.state_dict(),
+            "synergy": self._synergy.state_dict(),
+            "scheduler": self._scheduler.state_dict(),
+            "calibrator": self._calibrator.state_dict(),
+            "flights": [flight.state_dict() for flight in self._flights.values()],
+            "next_id": self._next_id,
+            "snapshot": None if self._snapshot is None else self._snapshot.as_dict(),
+            "calibration": {name: asdict(c) for name, c in self._calibration.items()},
+            "probe_revision": self._probe_revision,
+            "last_revision": self._last_revision,
+            "ledger": {name: dict(figures) for name, figures in self._ledger.items()},
+            "notes": list(self._notes),
+        }
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], *, on_task_change: Literal["error", "adapt"] = "error"
+    ) -> None:
+        """Restore `state_dict()`; plans from then on are what they would have been.
+
+        Ratios, betas, G, limits and options are this coordinator's, not the state's: a run may be
+        continued with other settings. What must fit are the tasks and their prompts.
+
+        Args:
+            state: from `state_dict()`, JSON round trip of its plain values allowed.
+            on_task_change: `error` refuses a state whose tasks differ, whose number of prompts in
+                a task differs, or of whose prompts one that was drawn is not where it was.
+                `adapt` starts new tasks afresh, drops those that are gone (their slots of plans
+                in flight count as observed), and looks drawn prompts up among the new keys (one
+                pass over a changed task's keys). What it did is noted in the next receipt.
+
+        Raises:
+            StateError: the state doesn't fit; this coordinator is as before.
+        """
+        # All or nothing: a fresh coordinator takes the state, then this one becomes it.
+        fresh = Coordinator(
+            list(self._tasks.values()),
+            prompts_per_step=self._prompts_per_step,
+            options=self._options,
+        )
+        fresh._restore(state, on_task_change)
+        vars(self).update(vars(fresh))
+
+    def _restore(self, state: Mapping[str, Any], on_task_change: Literal["error", "adapt"]) -> None:
+        check_keys("the coordinator", state, self.state_dict())
+        if state["version"] != STATE_VERSION:
+            raise StateError(f"state has version {state['version']}; it must be {STATE_VERSION}")
+        new = [name for name in self._tasks if name not in state["tasks"]]
+        gone = [name for name in state["tasks"] if name not in self._tasks]
+        if (new or gone) and on_task_change == "error":
+            raise StateError(
+                f"tasks changed since the state was saved: new {new}, gone {gone}; load with "
+                "on_task_change='adapt' to go on"
+            )
+        self._rng.bit_generator.state = state["rng"]
+        self._potential.load_state_dict(_fitted(state["potential"], self._potential.state_dict()))
+        self._calibrator.load_state_dict(
+            _fitted(state["calibrator"], self._calibrator.state_dict())
+        )
+        self._synergy = Synergy(state["tasks"], self._options.synergy)
+        self._synergy.load_state_dict(state["synergy"])
+        self._synergy.follow(self._tasks)
+        rows = self._scheduler.load_state_dict(state["scheduler"], on_change=on_task_change)
+        flights = [Flight.from_state(flight) for flight in state["flights"]]
+        for flight in flights:
+            flight.follow(rows)
+        self._flights = {flight.plan.id: flight for flight in flights}
+        self._next_id = state["next_id"]
+        self._probe_revision = state["probe_revision"]
+        self._last_revision = state["last_revision"]
+        ledger = _fitted(state["ledger"], self._ledger)
+        self._ledger = {name: dict(figures) for name, figures in ledger.items()}
+        self._notes = [
+            *state["notes"],
+            *(f"task {name} is new" for name in new),
+            *(f"task {name} is gone" for name in gone),
+            *(
+                f"task {name}: {(places < 0).sum()} of {len(places)} drawn prompts are gone"
+                for name, places in rows.items()
+                if (places < 0).any()
+            ),
+        ]
+        if state["snapshot"] is not None and not (new or gone):
+            self._snapshot = UtilitySnapshot.from_dict(state["snapshot"])
+            self._calibration = {
+                name: TaskCalibration(**entries) for name, entries in state["calibration"].items()
+            }
+
+
+def _fitted(saved: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """The saved entry of every task there is, or its fresh one."""
+    return {name: saved.get(name, entry) for name, entry in fresh.items()}

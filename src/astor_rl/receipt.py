@@ -1,0 +1,116 @@
+"""The coordinator in words and figures: why each task got its share, and how it is doing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from astor_rl.calibrate.kl import TaskCalibration
+from astor_rl.plan import Receipt, TaskReceipt, TaskSpec
+from astor_rl.schedule.scheduler import Phase, Quotas, Scheduler
+from astor_rl.utility.potential import Potential
+from astor_rl.utility.synergy import Synergy
+from astor_rl.utility.task_utility import UtilitySnapshot
+
+GIVEN_NOTE = "prompts a task were given by the caller, not by quotas"
+
+_PAIRS_SHOWN = 4
+
+
+def explain(
+    tasks: Sequence[TaskSpec],
+    phase: Phase,
+    snapshot: UtilitySnapshot,
+    quotas: Quotas,
+    calibration: Mapping[str, TaskCalibration],
+    *,
+    unresolved: Sequence[tuple[str, str]] = (),
+    notes: Sequence[str] = (),
+) -> Receipt:
+    """Take a plan apart into what each part of the method did to it.
+
+    Args:
+        tasks: in the order of the arrays in `quotas`.
+        phase: the schedule's phase.
+        snapshot: the utilities that both modules read.
+        quotas: Module 1's result.
+        calibration: Module 2's, by task.
+        unresolved: pairs of tasks whose cosine is unknown.
+        notes: put before the receipt's own.
+
+    Returns:
+        A receipt whose parts add up to each task's share.
+    """
+    stages, found = quotas.stages, list(notes)
+    receipts = {}
+    for k, spec in enumerate(tasks):
+        kl, utility = calibration[spec.name], snapshot.tasks[spec.name]
+        receipts[spec.name] = TaskReceipt(
+            base=float(stages.base[k]),
+            potential=float(stages.potential[k] - stages.base[k]),
+            synergy=float(stages.synergy[k] - stages.potential[k]),
+            cost=float(stages.cost[k] - stages.synergy[k]),
+            floor=float(stages.floor[k] - stages.cost[k]),
+            rounding=float(quotas.rounded[k] - stages.floor[k]),
+            availability=float(quotas.share[k] - quotas.rounded[k]),
+            share=float(quotas.share[k]),
+            prompts=int(quotas.prompts[k]),
+            beta=kl.beta,
+            beta_base=spec.beta,
+            beta_multiplier=kl.factor,
+            z=kl.z,
+            utility=utility.utility,
+            utility_se=utility.utility_se,
+        )
+        if quotas.share[k] < quotas.rounded[k]:
+            found.append(
+                f"task {spec.name} is short of prompts: {quotas.prompts[k]} of "
+                f"{quotas.wanted[k]:.1f}"
+            )
+        if phase == "scheduled" and not utility.groups:
+            found.append(f"task {spec.name} was never measured; it counts as the others' mean")
+    if unresolved:
+        shown = ", ".join(f"{first}~{second}" for first, second in unresolved[:_PAIRS_SHOWN])
+        more = ", ..." if len(unresolved) > _PAIRS_SHOWN else ""
+        found.append(f"synergy unknown for {len(unresolved)} pairs: {shown}{more}")
+    return Receipt(phase, snapshot.revision, receipts, tuple(found))
+
+
+def task_figures(
+    name: str,
+    snapshot: UtilitySnapshot,
+    potential: Potential,
+    synergy: Synergy,
+    scheduler: Scheduler,
+) -> dict[str, float]:
+    """One task's metrics by short name; what is unknown is absent.
+
+    `potential` and `outcome` are measured on the prompts that were scheduled; ages are in
+    revisions; `tokens_per_prompt` counts a whole group's completion tokens.
+    """
+    utility, book = snapshot.tasks[name], scheduler.book(name)
+    figures: dict[str, float | None] = {
+        "utility": utility.utility,
+        "utility_se": utility.utility_se,
+        "potential": utility.potential,
+        "potential_se": utility.potential_se,
+        "synergy": utility.synergy,
+        "synergy_se": utility.synergy_se,
+        "synergy_used": utility.synergy_used,
+        "groups": float(potential.groups(name)),
+        "outcome": potential.estimate(name).mean_outcome,
+        "prompts_seen": float(book.seen),
+        "prompts_free": float(book.free),
+        "prompt_variance_prior": book.expected_variance(snapshot.revision),
+        "tokens_per_prompt": scheduler.tokens_per_prompt(name),
+        "rounding_carry": scheduler.carry(name),
+    }
+    for age, revision in (
+        ("potential_age", utility.revision),
+        ("synergy_age", utility.synergy_revision),
+    ):
+        if revision is not None:
+            figures[age] = float(snapshot.revision - revision)
+    for other in snapshot.tasks:
+        if other != name:
+            figures[f"cosine/{other}"] = synergy.pair(name, other).cosine
+    return {figure: value for figure, value in figures.items() if value is not None}

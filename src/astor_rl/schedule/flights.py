@@ -1,0 +1,149 @@
+"""Plans in flight: what was handed out and what has come back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astor_rl.checks import check_keys
+from astor_rl.plan import (
+    GroupOutcome,
+    PlanItem,
+    Receipt,
+    StepPlan,
+    TaskReceipt,
+)
+
+_Record = TypeVar("_Record", PlanItem, TaskReceipt, GroupOutcome)
+
+_STATE_KEYS = (
+    "id",
+    "revision",
+    "probe",
+    "items",
+    "phase",
+    "snapshot_revision",
+    "tasks",
+    "notes",
+    "rows",
+    "observed",
+    "pending",
+    "updated",
+)
+
+
+@dataclass(slots=True)
+class Flight:
+    """One plan in flight.
+
+    Attributes:
+        plan: what was handed out.
+        rows: for each slot its prompt's row in the task's book; -1 when the prompt is gone.
+        observed: slots that were reported, or that belong to a task that is gone.
+        pending: reports that the statistics have not taken in yet, by slot.
+        updated: whether its update was reported.
+    """
+
+    plan: StepPlan
+    rows: list[int]
+    observed: set[int] = field(default_factory=set)
+    pending: dict[int, GroupOutcome] = field(default_factory=dict)
+    updated: bool = False
+
+    def record(self, group: GroupOutcome) -> None:
+        """Keep a report for the next time the statistics are brought up to date."""
+        if group.slot not in self.observed:
+            self.observed.add(group.slot)
+            self.pending[group.slot] = group
+
+    def take_pending(self) -> list[GroupOutcome]:
+        """Reports to take in now, by slot: the order in which they came leaves no trace."""
+        groups = self._by_slot()
+        self.pending.clear()
+        return groups
+
+    def unobserved(self) -> tuple[int, ...]:
+        """Slots without a report."""
+        return tuple(s for s in range(len(self.plan.items)) if s not in self.observed)
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing more is to come."""
+        return self.updated and len(self.observed) == len(self.plan.items)
+
+    def follow(self, rows: Mapping[str, NDArray[np.int64]]) -> None:
+        """Point at prompts' new rows after a load: for each task, its saved rows' rows now.
+
+        Slots of tasks that are not named are gone, and count as observed.
+        """
+        for item, row in zip(self.plan.items, self.rows, strict=True):
+            known = item.task in rows and row >= 0
+            self.rows[item.slot] = int(rows[item.task][row]) if known else -1
+            if item.task not in rows:
+                self.observed.add(item.slot)
+                self.pending.pop(item.slot, None)
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        receipt = self.plan.receipt
+        return {
+            "id": self.plan.id,
+            "revision": self.plan.revision,
+            "probe": self.plan.probe,
+            "items": [asdict(item) for item in self.plan.items],
+            "phase": receipt.phase,
+            "snapshot_revision": receipt.snapshot_revision,
+            "tasks": {name: asdict(task) for name, task in receipt.tasks.items()},
+            "notes": list(receipt.notes),
+            "rows": list(self.rows),
+            "observed": sorted(self.observed),
+            "pending": [
+                asdict(group) | {"outcomes": list(group.outcomes)} for group in self._by_slot()
+            ],
+            "updated": self.updated,
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Self:
+        """Rebuild from `state_dict()`.
+
+        Raises:
+            StateError: entries are missing or unknown.
+        """
+        check_keys("a plan in flight", state, _STATE_KEYS)
+        plan = StepPlan(
+            id=state["id"],
+            revision=state["revision"],
+            items=tuple(_record(PlanItem, item) for item in state["items"]),
+            receipt=Receipt(
+                phase=state["phase"],
+                snapshot_revision=state["snapshot_revision"],
+                tasks={name: _record(TaskReceipt, task) for name, task in state["tasks"].items()},
+                notes=tuple(state["notes"]),
+            ),
+            probe=state["probe"],
+        )
+        groups = [
+            _record(GroupOutcome, {**group, "outcomes": tuple(group["outcomes"])})
+            for group in state["pending"]
+        ]
+        return cls(
+            plan=plan,
+            rows=list(state["rows"]),
+            observed=set(state["observed"]),
+            pending={group.slot: group for group in groups},
+            updated=state["updated"],
+        )
+
+    def _by_slot(self) -> list[GroupOutcome]:
+        return [self.pending[slot] for slot in sorted(self.pending)]
+
+
+def _record(kind: type[_Record], state: Mapping[str, Any]) -> _Record:
+    """A plain record from its fields."""
+    check_keys(f"a {kind.__name__} in flight", state, [field.name for field in fields(kind)])
+    return kind(**state)

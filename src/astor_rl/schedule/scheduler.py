@@ -1,0 +1,281 @@
+"""Module 1: from utilities to the prompts of a batch. Quotas first, then draws inside each task.
+
+The scheduler owns what must outlive a step: the rounding carry, the warm-up latch, each task's
+token cost and its book of prompts. Its clock is the policy revision.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from astor_rl.checks import check_keys
+from astor_rl.errors import PlanError
+from astor_rl.plan import TaskSpec
+from astor_rl.schedule.prompts import Draw, PromptBook, PromptOptions
+from astor_rl.schedule.quota import (
+    IntArray,
+    ScheduleOptions,
+    ShareStages,
+    apportion,
+    mix_floor,
+    utility_shares,
+)
+from astor_rl.utility.task_utility import UtilitySnapshot
+
+FloatArray = NDArray[np.float64]
+Phase = Literal["warmup", "scheduled"]
+
+
+@dataclass(frozen=True, slots=True)
+class Quotas:
+    """How many prompts each task gets, and why; arrays are [K] in the order of the tasks.
+
+    Attributes:
+        stages: shares as the schedule's parts are switched on one after another.
+        rounded: share after rounding to whole prompts, were every task's supply unlimited.
+        share: share of the plan.
+        prompts: prompts in the plan.
+        wanted: fractional prompts before rounding and availability.
+    """
+
+    stages: ShareStages
+    rounded: FloatArray
+    share: FloatArray
+    prompts: IntArray
+    wanted: FloatArray
+
+
+@dataclass(slots=True)
+class _Course:
+    """A task's running state beside its prompts: rounding carry, and decayed token sums."""
+
+    carry: float = 0.0
+    revision: int = -1
+    groups: float = 0.0
+    tokens: float = 0.0
+
+
+class Scheduler:
+    """Quotas and prompt draws for a set of tasks, in the order of `tasks`."""
+
+    def __init__(
+        self,
+        tasks: Sequence[TaskSpec],
+        options: ScheduleOptions,
+        prompts: PromptOptions,
+        *,
+        cost_half_life: float,
+    ) -> None:
+        self._options = options
+        self._prompt_options = prompts
+        self._cost_half_life = cost_half_life
+        self._specs = {spec.name: spec for spec in tasks}
+        self._books = {spec.name: PromptBook(spec.name, spec.keys, prompts) for spec in tasks}
+        self._courses = {spec.name: _Course() for spec in tasks}
+        self._first_revision: int | None = None
+        self._scheduled = False
+
+    def update_tasks(self, tasks: Sequence[TaskSpec]) -> None:
+        """Take the tasks' new list, in their new order; what is known of the others stays."""
+        self._specs = {spec.name: spec for spec in tasks}
+        for spec in tasks:
+            if spec.name not in self._books:
+                self._books[spec.name] = PromptBook(spec.name, spec.keys, self._prompt_options)
+                self._courses[spec.name] = _Course()
+
+    def book(self, task: str) -> PromptBook:
+        """The prompts of a task."""
+        return self._books[task]
+
+    @property
+    def phase(self) -> Phase:
+        """`warmup` while the base mixture is used because tasks are not measured yet."""
+        return "scheduled" if self._scheduled else "warmup"
+
+    def advance(self, revision: int, groups: Mapping[str, int]) -> None:
+        """End the warm-up when every task with prompts is measured, or it has lasted too long.
+
+        It never starts again: a task that is added later counts as the others' mean until it is
+        measured.
+
+        Args:
+            revision: the policy revision of the next plan.
+            groups: groups with at least two valid rollouts observed so far, by task.
+        """
+        if self._first_revision is None:
+            self._first_revision = revision
+        measured = all(
+            groups[name] >= self._options.min_groups
+            for name, book in self._books.items()
+            if book.size
+        )
+        over = revision - self._first_revision >= self._options.warmup_steps
+        self._scheduled = self._scheduled or measured or over
+
+    def stages(self, snapshot: UtilitySnapshot) -> ShareStages:
+        """q' and how it came about, without rounding and availability."""
+        ratio = np.array([spec.ratio for spec in self._specs.values()])
+        mixture = ratio / ratio.sum()
+        if not (self._scheduled and self._options.task_scheduling):
+            return ShareStages.constant(mixture)
+        tasks = [snapshot.tasks[name] for name in self._specs]
+        potential, potential_se, utility, utility_se = np.array(
+            [(t.potential, t.potential_se, t.utility, t.utility_se) for t in tasks]
+        ).T
+        tau = self._options.tau
+        by_utility = utility_shares(mixture, utility, utility_se, tau=tau)
+        by_cost = by_utility
+        if self._options.cost_aware:
+            by_cost = utility_shares(mixture, utility, utility_se, tau=tau, cost=self._costs())
+        return ShareStages(
+            base=mixture,
+            potential=utility_shares(mixture, potential, potential_se, tau=tau),
+            synergy=by_utility,
+            cost=by_cost,
+            floor=mix_floor(by_cost, mixture, self._options.mix),
+        )
+
+    def quotas(
+        self, snapshot: UtilitySnapshot, total: int, available: Mapping[str, int] | None
+    ) -> Quotas:
+        """Share out `total` prompts by utility; the rounding error is carried to the next call.
+
+        Args:
+            snapshot: the utilities.
+            total: prompts in the plan.
+            available: at most this many prompts, by task; tasks not named are limited only by
+                their free prompts.
+
+        Raises:
+            PlanError: fewer than `total` prompts are available.
+        """
+        stages = self.stages(snapshot)
+        carry = np.array([self._courses[name].carry for name in self._specs])
+        free = apportion(stages.floor, total, carry)
+        real = apportion(stages.floor, total, carry, self._caps(available or {}))
+        for name, owed in zip(self._specs, real.carry.tolist(), strict=True):
+            self._courses[name].carry = owed
+        return Quotas(
+            stages, free.counts / total, real.counts / total, real.counts, stages.floor * total
+        )
+
+    def requested(self, need: Mapping[str, int]) -> Quotas:
+        """Exactly what the caller asked for, as quotas on which no part of the schedule acted."""
+        counts = np.array([need.get(name, 0) for name in self._specs], dtype=np.int64)
+        share = counts / counts.sum()
+        return Quotas(ShareStages.constant(share), share, share, counts, counts.astype(np.float64))
+
+    def _caps(self, available: Mapping[str, int]) -> FloatArray:
+        return np.array([self._supply(name, available) for name in self._specs])
+
+    def _supply(self, task: str, available: Mapping[str, int]) -> float:
+        """Prompts that may be drawn of a task; without limit when repeats are allowed."""
+        book, limit = self._books[task], available.get(task, math.inf)
+        if self._options.allow_repeats:
+            return math.inf if limit > 0 and book.size else 0.0
+        return float(min(limit, book.free))
+
+    def check_supply(self, need: Mapping[str, int], available: Mapping[str, int] | None) -> None:
+        """Check that every task can deliver what is asked of it, before anything is drawn.
+
+        Raises:
+            PlanError: a task can't; it is named with what it has.
+        """
+        for name, count in need.items():
+            supply = self._supply(name, available or {})
+            if count > supply:
+                raise PlanError(
+                    f"task {name}: {count} prompts are needed and {supply:.0f} of "
+                    f"{self._books[name].size} are available; ask for fewer, finish plans in "
+                    "flight, or set schedule.allow_repeats"
+                )
+
+    def draw(self, task: str, count: int, *, revision: int, rng: np.random.Generator) -> Draw:
+        """Draw a task's prompts and mark them as in flight."""
+        return self._books[task].draw(
+            count,
+            revision=revision,
+            rng=rng,
+            by_utility=self._options.prompt_scheduling,
+            allow_repeats=self._options.allow_repeats,
+        )
+
+    def observe(
+        self, task: str, row: int, revision: int, outcomes: Sequence[float], tokens: int
+    ) -> None:
+        """Take in one group: its prompt's evidence (row -1: the prompt is gone), and its cost."""
+        if row >= 0:
+            self._books[task].observe(row, revision, outcomes)
+        if tokens > 0:
+            course = self._courses[task]
+            newest = max(course.revision, revision)
+            decay = 2.0 ** (-(newest - course.revision) / self._cost_half_life)
+            weight = 2.0 ** (-(newest - revision) / self._cost_half_life)
+            course.groups = course.groups * decay + weight
+            course.tokens = course.tokens * decay + weight * tokens
+            course.revision = newest
+
+    def tokens_per_prompt(self, task: str) -> float | None:
+        """Recent completion tokens of one group; None while none were reported."""
+        course = self._courses[task]
+        return course.tokens / course.groups if course.groups > 0 else None
+
+    def carry(self, task: str) -> float:
+        """Prompts that rounding still owes the task (negative: it got ahead)."""
+        return self._courses[task].carry
+
+    def _costs(self) -> FloatArray:
+        """Tokens a prompt, [K]; a task without figures costs what the others do on average."""
+        costs = [self.tokens_per_prompt(name) for name in self._specs]
+        known = [cost for cost in costs if cost is not None]
+        usual = math.fsum(known) / len(known) if known else 1.0
+        return np.array([usual if cost is None else cost for cost in costs])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Carry, costs, the warm-up latch and every task's prompts."""
+        names = [field.name for field in fields(_Course)]
+        return {
+            "first_revision": self._first_revision,
+            "scheduled": self._scheduled,
+            "courses": {
+                task: {name: getattr(course, name) for name in names}
+                for task, course in self._courses.items()
+            },
+            "books": {task: book.state_dict() for task, book in self._books.items()},
+        }
+
+    def load_state_dict(
+        self, state: Mapping[str, Any], *, on_change: Literal["error", "adapt"] = "error"
+    ) -> dict[str, IntArray]:
+        """Restore `state_dict()`.
+
+        With `adapt`, tasks that the state doesn't know start afresh, tasks that are gone are
+        dropped, and prompts are looked up again where the data changed.
+
+        Returns:
+            For each task, each saved row's row now, -1 when its prompt is gone.
+
+        Raises:
+            StateError: entries differ, or tasks or prompts do and `on_change` is `error`.
+        """
+        check_keys("schedule", state, ["first_revision", "scheduled", "courses", "books"])
+        known = self._books if on_change == "error" else self._books.keys() & state["books"].keys()
+        names = [field.name for field in fields(_Course)]
+        if on_change == "error":
+            check_keys("schedule's tasks", state["books"], self._books)
+        rows = {}
+        for task in known:
+            check_keys(f"schedule of {task}", state["courses"][task], names)
+            rows[task] = self._books[task].load_state_dict(
+                state["books"][task], on_change=on_change
+            )
+            self._courses[task] = _Course(**state["courses"][task])
+        self._first_revision = state["first_revision"]
+        self._scheduled = bool(state["scheduled"])
+        return rows

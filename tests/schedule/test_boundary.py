@@ -1,0 +1,90 @@
+"""The checks at the coordinator's door, met through the coordinator."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from astor_rl.coordinator import Coordinator
+from astor_rl.errors import ConfigError, PlanError
+from astor_rl.plan import GroupOutcome, TaskSpec, UpdateStats
+
+
+def specs() -> list[TaskSpec]:
+    return [
+        TaskSpec(name, [f"{name}-{i}" for i in range(60)])
+        for name in ("code", "commit", "io", "tests")
+    ]
+
+
+def coordinator() -> Coordinator:
+    return Coordinator(specs(), prompts_per_step=16)
+
+
+@pytest.mark.parametrize(
+    ("group", "text"),
+    [
+        (GroupOutcome(16, (1.0,)), "plan 0 has no slot 16; its slots are 0 to 15"),
+        (GroupOutcome(-1, (1.0,)), "plan 0 has no slot -1"),
+        (GroupOutcome(0, (1.0, math.nan)), "task code, prompt code-.* reward nan"),
+        (GroupOutcome(5, (1.5,)), "task commit, prompt commit-.* reward 1.5; it must be in"),
+        (GroupOutcome(5, (-0.1,)), "reward -0.1"),
+        (GroupOutcome(5, (math.inf,)), "reward inf"),
+        (GroupOutcome(5, (1.0,), invalid=-1), "invalid -1"),
+        (GroupOutcome(5, (1.0,), tokens=-1), "tokens -1"),
+        (GroupOutcome(5, (1.0,) * 8, invalid=1), "8 outcomes and 1 invalid rollouts"),
+    ],
+)
+def test_bad_groups_are_refused_whole(group: GroupOutcome, text: str) -> None:
+    each = coordinator()
+    plan = each.plan(revision=0)
+    with pytest.raises(PlanError, match=text):
+        each.observe_groups(plan.id, [GroupOutcome(1, (0.0, 1.0)), group])
+    assert len(each.unobserved(plan.id)) == 16
+
+
+def test_bad_requests_are_named() -> None:
+    each = coordinator()
+    plan = each.plan(revision=5)
+    for call, text in [
+        (lambda: each.plan(revision=4), "revision 4 was asked for after 5"),
+        (lambda: each.plan(revision=-1), "revision is -1"),
+        (lambda: each.plan(revision=5, need={"x": 1}), "need names task 'x'; the tasks are code"),
+        (lambda: each.plan(revision=5, available={"x": 1}), "available names task 'x'"),
+        (lambda: each.plan(revision=5, need={"io": -1}), "need of task io is -1"),
+        (lambda: each.plan(revision=5, need={"io": True}), "need of task io is True"),
+        (lambda: each.plan(revision=5, need={"io": 0}), "need asks for no prompt"),
+        (lambda: each.observe_groups(9, []), "plan 9 is not in flight: no such plan was made"),
+        (lambda: each.observe_update(plan.id, 4, UpdateStats()), "the update's revision is 4"),
+        (lambda: each.observe_update(plan.id, 6, UpdateStats(kl={"x": 1.0})), "task 'x'"),
+        (
+            lambda: each.observe_update(plan.id, 6, UpdateStats(kl={"io": math.nan})),
+            "kl nan of task io",
+        ),
+    ]:
+        with pytest.raises(PlanError, match=text):
+            call()
+    assert each.plan(revision=5).id == 1
+
+
+@pytest.mark.parametrize(
+    ("spec", "text"),
+    [
+        (TaskSpec("", ["k"]), "a task's name is empty"),
+        (TaskSpec("a", ["k"], ratio=0.0), "ratio of task a is 0.0"),
+        (TaskSpec("a", ["k"], beta=-1.0), "beta of task a is -1.0"),
+        (TaskSpec("a", ["k"], num_generations=1), "num_generations of task a is 1"),
+        (TaskSpec("a", ["k"], max_tokens=0), "max_tokens of task a is 0"),
+    ],
+)
+def test_bad_tasks_are_named(spec: TaskSpec, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        Coordinator([spec], prompts_per_step=1)
+
+
+def test_a_coordinator_needs_tasks_and_a_batch() -> None:
+    with pytest.raises(ConfigError, match="there are no tasks"):
+        Coordinator([], prompts_per_step=1)
+    with pytest.raises(ConfigError, match="prompts_per_step is 0"):
+        Coordinator(specs(), prompts_per_step=0)
