@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 Status = Literal[
     "ok",  # the harness ran to its end and every result arrived
@@ -29,10 +29,11 @@ class Limits:
     Attributes:
         wall_s: wall-clock seconds until the process tree is killed.
         cpu_s: CPU seconds.
-        memory_mb: address space, MiB.
+        memory_mb: address space beyond the idle interpreter's, MiB.
         output_kb: bytes of results and of printed output that are kept, KiB each.
         file_mb: largest file, and the whole scratch directory where the kernel allows, MiB.
-        processes: processes and threads beyond the first. 0 forbids forking.
+        processes: processes beyond the first. 0 forbids forking; sixteen threads are allowed
+            besides. No program can be executed, whatever the number.
         open_files: descriptors.
     """
 
@@ -80,6 +81,9 @@ class TestsJob:
         per_target_s: deadline for each target, seconds.
     """
 
+    # Its name starts like a test's; pytest shall not collect it.
+    __test__: ClassVar[bool] = False
+
     module: str
     targets: tuple[str, ...]
     tests: str
@@ -110,7 +114,7 @@ class SuiteJob:
 Job = CallJob | TestsJob | SuiteJob
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Opaque:
     """A value that can't cross: not an exact builtin. Equal to nothing but itself."""
 

@@ -1,0 +1,285 @@
+"""Values between processes that don't trust each other: exact builtins, tagged, no pickle.
+
+The writer (inside the sandbox) looks at `type(value)` and nothing else, so `__eq__`, `__repr__`
+or a subclass of `int` can't dress a wrong value up. The reader (the parent) rebuilds only the
+types below, checks every length before it uses it, and treats any oddity as `CodecError`.
+
+One value is one tag byte and its payload; `n` is a 4-byte little-endian unsigned length:
+
+    N T F        None, True, False
+    i n bytes    int, two's complement little-endian (linear, where `str` is refused over 4,300
+                 digits)
+    f 8 bytes    float; c 16 bytes complex
+    s n utf-8    str (surrogates pass); b n bytes
+    l n values   list; t tuple; S set; Z frozenset; d n (key, value) pairs, in order
+    r 3 ints     range
+    O s s        Opaque: a type name and a text
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from builtins import type as type_
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from astor_rl.sandbox.api import Opaque
+
+MAX_DEPTH: Final = 100
+"""Deepest nesting that crosses. Deeper values become `Opaque`."""
+
+_LENGTH = struct.Struct("<I")
+_FLOAT = struct.Struct("<d")
+_COMPLEX = struct.Struct("<dd")
+_TEXT_LIMIT = 200
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+_CLASS_NAME: Callable[[type], str] = type_.__dict__["__name__"].__get__
+_COLLISION_FLOOR = 1000
+
+
+class CodecError(Exception):
+    """The bytes are not a value."""
+
+
+class TooLarge(Exception):  # noqa: N818 - says what is wrong with a value, not with the program
+    """The value needs more bytes than its limit."""
+
+
+class TooDeep(Exception):  # noqa: N818
+    """The value nests deeper than `MAX_DEPTH`."""
+
+
+def describe(value: object) -> tuple[str, str]:
+    """Type name and cut text of a value that can't cross. Runs the value's own `__repr__`."""
+    try:
+        text = repr(value)
+        text = _ADDRESS.sub("", text[:_TEXT_LIMIT]) if type_(text) is str else ""
+    except Exception:  # noqa: BLE001 - whatever an untrusted __repr__ raises
+        text = ""
+    return class_name(value), text
+
+
+def class_name(value: object) -> str:
+    """The name of an object's class, past whatever its metaclass says."""
+    name: str = _CLASS_NAME(type_(value))
+    return name
+
+
+class _Writer:
+    def __init__(self, limit: int) -> None:
+        self.parts: list[bytes] = []
+        self.left = limit
+
+    def put(self, part: bytes) -> None:
+        self.left -= len(part)
+        if self.left < 0:
+            raise TooLarge
+        self.parts.append(part)
+
+    def sized(self, tag: bytes, payload: bytes) -> None:
+        self.put(tag + _LENGTH.pack(len(payload)))
+        self.put(payload)
+
+    def value(self, value: Any, depth: int) -> None:
+        write = _WRITERS.get(type_(value))
+        if depth > MAX_DEPTH:
+            raise TooDeep
+        if write is None:
+            self.opaque(value)
+        else:
+            write(self, value, depth)
+
+    def opaque(self, value: object) -> None:
+        opaque = value if type_(value) is Opaque else Opaque(*describe(value))
+        self.put(b"O")
+        self.sized(b"s", opaque.type_name.encode("utf-8", "surrogatepass"))
+        self.sized(b"s", opaque.text.encode("utf-8", "surrogatepass"))
+
+    def integer(self, value: int, depth: int) -> None:
+        size = value.bit_length() // 8 + 1
+        if size > self.left:
+            raise TooLarge
+        self.sized(b"i", value.to_bytes(size, "little", signed=True))
+
+    def text(self, value: str, depth: int) -> None:
+        if len(value) > self.left:
+            raise TooLarge
+        self.sized(b"s", value.encode("utf-8", "surrogatepass"))
+
+    def raw(self, value: bytes, depth: int) -> None:
+        self.sized(b"b", value)
+
+    def sequence(self, tag: bytes, value: Any, depth: int) -> None:
+        self.put(tag + _LENGTH.pack(len(value)))
+        for item in value:
+            self.value(item, depth + 1)
+
+    def unordered(self, tag: bytes, value: Any, depth: int) -> None:
+        # A set has no order of its own: sorted encodings make equal sets equal bytes.
+        items = []
+        for item in value:
+            inner = _Writer(self.left)
+            inner.value(item, depth + 1)
+            items.append(b"".join(inner.parts))
+            self.left -= len(items[-1])
+            if self.left < 0:
+                raise TooLarge
+        self.left += sum(map(len, items))
+        self.put(tag + _LENGTH.pack(len(items)))
+        for part in sorted(items):
+            self.put(part)
+
+    def mapping(self, value: Any, depth: int) -> None:
+        self.put(b"d" + _LENGTH.pack(len(value)))
+        for key, item in value.items():
+            self.value(key, depth + 1)
+            self.value(item, depth + 1)
+
+    def span(self, value: range, depth: int) -> None:
+        self.put(b"r")
+        for part in (value.start, value.stop, value.step):
+            self.integer(part, depth)
+
+
+_WRITERS: Final[dict[type, Callable[[_Writer, Any, int], None]]] = {
+    type(None): lambda w, v, d: w.put(b"N"),
+    bool: lambda w, v, d: w.put(b"T" if v else b"F"),
+    int: _Writer.integer,
+    float: lambda w, v, d: w.put(b"f" + _FLOAT.pack(v)),
+    complex: lambda w, v, d: w.put(b"c" + _COMPLEX.pack(v.real, v.imag)),
+    str: _Writer.text,
+    bytes: _Writer.raw,
+    list: lambda w, v, d: w.sequence(b"l", v, d),
+    deque: lambda w, v, d: w.sequence(b"l", v, d),
+    tuple: lambda w, v, d: w.sequence(b"t", v, d),
+    set: lambda w, v, d: w.unordered(b"S", v, d),
+    frozenset: lambda w, v, d: w.unordered(b"Z", v, d),
+    dict: _Writer.mapping,
+    Counter: _Writer.mapping,
+    OrderedDict: _Writer.mapping,
+    defaultdict: _Writer.mapping,
+    range: _Writer.span,
+}
+
+
+def encode(value: Any, limit: int) -> bytes:
+    """The bytes of a value, at most `limit`. A value nested too deep becomes one `Opaque`.
+
+    Raises:
+        TooLarge: it needs more bytes.
+    """
+    writer = _Writer(limit)
+    try:
+        writer.value(value, 0)
+    except (TooDeep, RecursionError):
+        writer = _Writer(limit)
+        writer.opaque(Opaque(class_name(value), f"nested deeper than {MAX_DEPTH}"))
+    return b"".join(writer.parts)
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.at = 0
+
+    def take(self, size: int) -> bytes:
+        end = self.at + size
+        if end > len(self.data):
+            raise CodecError("ends early")
+        part = self.data[self.at : end]
+        self.at = end
+        return part
+
+    def length(self, unit: int = 1) -> int:
+        n: int = _LENGTH.unpack(self.take(4))[0]
+        if n * unit > len(self.data) - self.at:
+            raise CodecError("a length beyond the end")
+        return n
+
+    def value(self, depth: int) -> Any:
+        read = _READERS.get(self.take(1))
+        if read is None:
+            raise CodecError("unknown tag")
+        if depth > MAX_DEPTH:
+            raise CodecError("nested too deep")
+        return read(self, depth)
+
+    def items(self, depth: int) -> list[Any]:
+        return [self.value(depth + 1) for _ in range(self.length())]
+
+    def hashed(self, depth: int) -> list[Any]:
+        return _no_collisions(self.items(depth))
+
+    def mapping(self, depth: int) -> dict[Any, Any]:
+        pairs = [(self.value(depth + 1), self.value(depth + 1)) for _ in range(self.length(2))]
+        _no_collisions([key for key, _ in pairs])
+        return dict(pairs)
+
+    def text(self) -> str:
+        return self.take(self.length()).decode("utf-8", "surrogatepass")
+
+    def integer(self) -> int:
+        return int.from_bytes(self.take(self.length()), "little", signed=True)
+
+    def expect(self, tag: bytes) -> None:
+        if self.take(1) != tag:
+            raise CodecError(f"expected {tag!r}")
+
+    def span(self, depth: int) -> range:
+        parts = []
+        for _ in range(3):
+            self.expect(b"i")
+            parts.append(self.integer())
+        return range(*parts)
+
+    def opaque(self, depth: int) -> Opaque:
+        self.expect(b"s")
+        name = self.text()
+        self.expect(b"s")
+        return Opaque(name, self.text())
+
+
+def _no_collisions(keys: list[Any]) -> list[Any]:
+    """Refuse keys made to share one hash: building the dict would be quadratic in the parent."""
+    if len(keys) > _COLLISION_FLOOR and len({hash(key) for key in keys}) * 2 < len(keys):
+        raise CodecError("keys that share their hash")
+    return keys
+
+
+_READERS: Final[dict[bytes, Callable[[_Reader, int], Any]]] = {
+    b"N": lambda r, d: None,
+    b"T": lambda r, d: True,
+    b"F": lambda r, d: False,
+    b"i": lambda r, d: r.integer(),
+    b"f": lambda r, d: _FLOAT.unpack(r.take(8))[0],
+    b"c": lambda r, d: complex(*_COMPLEX.unpack(r.take(16))),
+    b"s": lambda r, d: r.text(),
+    b"b": lambda r, d: r.take(r.length()),
+    b"l": _Reader.items,
+    b"t": lambda r, d: tuple(r.items(d)),
+    b"S": lambda r, d: set(r.hashed(d)),
+    b"Z": lambda r, d: frozenset(r.hashed(d)),
+    b"d": _Reader.mapping,
+    b"r": _Reader.span,
+    b"O": _Reader.opaque,
+}
+
+
+def decode(data: bytes) -> Any:
+    """The value of exactly these bytes.
+
+    Raises:
+        CodecError: anything else than one well-formed value.
+    """
+    reader = _Reader(data)
+    try:
+        value = reader.value(0)
+    except CodecError:
+        raise
+    except Exception as error:  # the contract: every oddity is one error
+        raise CodecError(f"{type(error).__name__}: {error}") from error
+    if reader.at != len(data):
+        raise CodecError("bytes after the value")
+    return value

@@ -1,0 +1,14 @@
+"""What both ends of a zygote's control socket agree on."""
+
+from __future__ import annotations
+
+from typing import Final
+
+KILL: Final = b"kill"
+"""From the pool, while a job runs: end it now."""
+DESCRIPTORS: Final = 4
+"""With each job: its source, its results, standard output, standard error."""
+WORK: Final = "/box"
+"""The job's scratch directory inside its own root."""
+END: Final = "end"
+"""First item of a harness's last message; without it the process left early."""

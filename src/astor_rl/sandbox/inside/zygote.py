@@ -1,0 +1,172 @@
+"""A small warm interpreter that forks one child for each job and never reads a job itself.
+
+Started by exec from the pool with a clean environment, it imports what jobs commonly use, walls
+itself in (`jail`), says hello and then serves: a message with limits and four descriptors in, the
+way the child ended out. The descriptors carry the job, its results and what it prints; only the
+child touches them.
+"""
+
+from __future__ import annotations
+
+import array
+import gc
+import importlib
+import json
+import os
+import resource
+import select
+import shutil
+import signal
+import socket
+import stat
+import sys
+import time
+import traceback
+from typing import Any, Final, NoReturn
+
+from astor_rl.sandbox.inside import child, kernel
+from astor_rl.sandbox.inside.jail import Jail
+from astor_rl.sandbox.inside.protocol import DESCRIPTORS, KILL
+
+_PRELOADED: Final = """
+    abc array ast base64 bisect calendar cmath codecs collections collections.abc contextlib copy
+    csv dataclasses datetime decimal enum fractions functools hashlib heapq inspect io itertools
+    json linecache math numbers operator queue random re statistics string struct textwrap
+    threading time traceback types typing unicodedata uuid
+"""
+
+
+def main(configuration: str) -> NoReturn:
+    """Serve until the control socket ends. `configuration` is the pool's JSON."""
+    config = json.loads(configuration)
+    kernel.die_with_parent(signal.SIGKILL)
+    control = socket.socket(fileno=config["control"])
+    try:
+        jail = Jail(
+            read=config["read"],
+            hide=config["hide"],
+            scratch=config["scratch"],
+            uid=config["uid"],
+            scratch_mb=config["scratch_mb"],
+        )
+        jail.leave_namespaces()
+        if jail.has("pidns"):
+            _become_first_process(control)
+        _import_all(config)
+        idle = _address_space()
+        jail.close_in()
+    except BaseException:  # noqa: BLE001 - the pool shall hear why, whatever it is
+        control.send(json.dumps({"error": traceback.format_exc(limit=-3)[-2000:]}).encode())
+        os._exit(1)
+    _serve(control, jail, idle)
+
+
+def _become_first_process(control: socket.socket) -> None:
+    """Go on in a child, the pid 1 of the new namespace: the kernel ends all with it."""
+    pid = os.fork()
+    if pid == 0:
+        kernel.die_with_parent(signal.SIGKILL)
+        return
+    control.close()
+    _, status = os.waitpid(pid, 0)
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+
+
+def _import_all(config: dict[str, Any]) -> None:
+    sys.path.extend(config["paths"])
+    for name in (*_PRELOADED.split(), *config["modules"]):
+        importlib.import_module(name)
+    if not config["keep_paths"]:
+        del sys.path[len(sys.path) - len(config["paths"]) :]
+    for harness in config["harnesses"]:
+        child.load(harness)
+    # Jobs shall not stumble over this package, and what they import is only the library's.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "astor_rl"]:
+        del sys.modules[name]
+
+
+def _address_space() -> int:
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def _serve(control: socket.socket, jail: Jail, idle: int) -> NoReturn:
+    hello = {"applied": jail.applied, "missing": jail.missing, "address_space": idle}
+    control.send(json.dumps(hello).encode())
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    gc.collect()
+    gc.freeze()
+    while True:
+        message, descriptors = _receive(control)
+        if message == KILL:  # late: that job has ended
+            continue
+        if not message:
+            os._exit(0)
+        limits = json.loads(message)
+        started = time.monotonic()
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            child.run(descriptors, limits, may_fork=jail.has("pidns"))
+        for descriptor in descriptors:
+            os.close(descriptor)
+        report = _watch(pid, limits["wall_s"], control)
+        jail.end_everyone()
+        seconds = time.monotonic() - started
+        clean = _clean(jail.work)
+        control.send(json.dumps([*report, seconds, clean]).encode())
+        if not clean:
+            os._exit(0)
+
+
+def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    message, ancillary, _, _ = control.recvmsg(4096, socket.CMSG_SPACE(4 * DESCRIPTORS))
+    descriptors = array.array("i")
+    for _, _, data in ancillary:
+        descriptors.frombytes(data)
+    return message, list(descriptors)
+
+
+def _watch(pid: int, wall_s: float, control: socket.socket) -> list[Any]:
+    """Wait for the child until the deadline or a word of the pool.
+
+    Returns:
+        [wait status, whether the deadline killed it, CPU seconds, peak resident KiB]
+    """
+    process = os.pidfd_open(pid)
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    poll.register(control, select.POLLIN)
+    events = poll.poll(wall_s * 1000)
+    ended = any(descriptor == process for descriptor, _ in events)
+    if not ended:
+        if events and control.recv(16) != KILL:
+            os._exit(0)  # the pool is gone, and with us all below
+        signal.pidfd_send_signal(process, signal.SIGKILL)
+    _, status, usage = os.wait4(pid, 0)
+    os.close(process)
+    return [status, not events, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]
+
+
+def _clean(work: str) -> bool:
+    """Empty the scratch directory; False where a job made that impossible."""
+    try:
+        _unlock(work)
+        for entry in os.scandir(work):
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path)
+            else:
+                os.unlink(entry.path)
+    except (OSError, RecursionError):
+        return False
+    return True
+
+
+def _unlock(path: str) -> None:
+    """Make every directory listable and writable, from the top down."""
+    waiting = [path]
+    while waiting:
+        folder = waiting.pop()
+        os.chmod(folder, stat.S_IRWXU)
+        with os.scandir(folder) as entries:
+            waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

@@ -1,0 +1,102 @@
+"""What came back from a job's process, judged without trusting a byte of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+from typing import Any, Final, cast, get_args
+
+from astor_rl.sandbox import codec
+from astor_rl.sandbox.api import Outcome, Status
+from astor_rl.sandbox.inside.protocol import END
+from astor_rl.sandbox.worker import Run
+
+STATUSES: Final = frozenset(get_args(Status))
+_LENGTH: Final = struct.Struct("<I")
+_MESSAGE_CHARACTERS: Final = 400
+_LEFT_EARLY: Final = "exited early with code"
+
+
+def outcome_of(run: Run, tier: str) -> tuple[Outcome, list[list[Any]], list[Any]]:
+    """How a run ended.
+
+    Its own word counts only if the process ended by itself with code 0, within every limit, and
+    sent well-formed messages only, each after its token.
+
+    Returns:
+        the outcome without results, the messages sent on the way, and what the harness added to
+        its last message (empty if it didn't reach its end).
+    """
+    ended_by = os.WTERMSIG(run.status) if os.WIFSIGNALED(run.status) else 0
+    failed = _failure(run, ended_by)
+    verdict: tuple[Status, str] = failed or ("crash", f"{_LEFT_EARLY} 0")
+    messages: list[list[Any]] = []
+    last: list[Any] = []
+    try:
+        messages = _messages(run, whole=failed is None)
+        if failed is None and messages and messages[-1][:1] == [END]:
+            _, status, text, *last = messages.pop()
+            if status not in STATUSES or type(text) is not str:
+                raise codec.CodecError("not a status")
+            verdict = cast(Status, status), text
+    except (codec.CodecError, TypeError, ValueError) as error:
+        if verdict[0] in ("ok", "crash"):
+            verdict = "malformed", f"not a result: {error}"
+        messages, last = [], []
+    outcome = Outcome(
+        status=verdict[0],
+        message=one_line(verdict[1]),
+        stdout=run.stdout.decode("utf-8", "replace"),
+        stderr=run.stderr.decode("utf-8", "replace"),
+        seconds=run.seconds,
+        peak_memory_mb=run.peak_kb / 1024,
+        signal=ended_by,
+        tier=tier,
+    )
+    return outcome, messages, last
+
+
+def one_line(text: str) -> str:
+    """Text for people: white space collapsed, cut."""
+    return " ".join(text.split())[:_MESSAGE_CHARACTERS]
+
+
+def _failure(run: Run, ended_by: int) -> tuple[Status, str] | None:
+    if run.flooded:
+        return "output_limit", f"{run.flooded} above the limit"
+    if run.late:
+        return "timeout", "wall-clock deadline"
+    if ended_by == signal.SIGXCPU or (ended_by == signal.SIGKILL and run.cpu_s >= run.cpu_limit_s):
+        return "timeout", "CPU deadline"
+    if ended_by:
+        return "crash", f"killed by signal {ended_by}"
+    if code := os.waitstatus_to_exitcode(run.status):
+        return "crash", f"{_LEFT_EARLY} {code}"
+    return None
+
+
+def _messages(run: Run, *, whole: bool) -> list[list[Any]]:
+    """Every message of a run; without `whole`, a last one that was cut is left out.
+
+    Raises:
+        codec.CodecError: anything else on the pipe.
+    """
+    data, at, found = run.results, 0, []
+    head = len(run.token) + _LENGTH.size
+    while at < len(data):
+        mark = data[at : at + len(run.token)]
+        if mark != run.token[: len(mark)]:
+            raise codec.CodecError("a message without its token")
+        start = at + head
+        end = start + _LENGTH.unpack(data[start - 4 : start])[0] if start <= len(data) else start
+        if end > len(data):
+            if whole:
+                raise codec.CodecError("a message ends early")
+            break
+        message = codec.decode(data[start:end])
+        if type(message) is not list:
+            raise codec.CodecError("not a message")
+        found.append(message)
+        at = end
+    return found

@@ -1,0 +1,256 @@
+"""From a job to its outcome: which harness runs it, and what the bytes that come back mean."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final, cast
+
+from astor_rl.sandbox import codec
+from astor_rl.sandbox.api import (
+    CallJob,
+    CallResult,
+    Coverage,
+    Job,
+    Limits,
+    Outcome,
+    Status,
+    SuiteJob,
+    TargetResult,
+    TestsJob,
+)
+from astor_rl.sandbox.messages import STATUSES, outcome_of
+from astor_rl.sandbox.worker import Profile, Run
+
+Runner = Callable[[Profile, dict[str, Any], Limits], tuple[Run, str]]
+"""Runs one child: (profile, JSON job, limits) -> (how it ended, tier)."""
+_TEST_MODULES: Final = ("pytest", "coverage", "unittest.mock", "doctest")
+_NOT_REACHED: Final = "<not reached>"
+"""Name of the failure that stands for whatever a run that stopped early did not report."""
+_ALONE_S: Final = 1.0
+"""What a target on its own may take beyond its deadline (start, import), seconds."""
+
+
+class InfraError(Exception):
+    """The sandbox failed, not the job."""
+
+
+def execute(job: Job, run: Runner, preload: Sequence[str]) -> Outcome:
+    """Run a job of any kind. What its code does never raises."""
+    try:
+        match job:
+            case CallJob():
+                return _Calls(job, run, preload).outcome()
+            case TestsJob():
+                return _Tests(job, run, preload).outcome()
+            case SuiteJob():
+                return _suite(job, run, preload)
+    except InfraError as error:
+        return Outcome(status="infra_error", message=f"sandbox failure: {error}")
+
+
+class _Calls:
+    """A `CallJob`: as many processes as it has repeats."""
+
+    def __init__(self, job: CallJob, run: Runner, preload: Sequence[str]) -> None:
+        self._job = job
+        self._run = run
+        self._profile = Profile(("calls",), tuple(preload), keep_paths=bool(preload))
+
+    def outcome(self) -> Outcome:
+        job = self._job
+        runs = []
+        for seed in range(max(1, job.repeat)):
+            outcome, rows = self._once(seed)
+            if outcome.status != "ok":
+                return outcome
+            runs.append(rows)
+        try:
+            calls = tuple(_call_result(results) for results in zip(*runs, strict=True))
+        except (codec.CodecError, TypeError, ValueError) as error:
+            return replace(outcome, status="malformed", message=f"not a result: {error}")
+        return replace(outcome, calls=calls)
+
+    def _once(self, seed: int) -> tuple[Outcome, list[Any]]:
+        """One run. Another seed each time: a result that depends on chance shall show."""
+        job = self._job
+        payload = {
+            "harness": "calls",
+            "code": job.code,
+            "calls": job.calls,
+            "stdin": job.stdin,
+            "seed": seed,
+        }
+        outcome, _, last = outcome_of(*self._run(self._profile, payload, job.limits))
+        if outcome.status != "ok":
+            return outcome, []
+        rows = last[0] if len(last) == 1 else None
+        if not isinstance(rows, list) or len(rows) != len(job.calls):
+            return replace(outcome, status="malformed", message="not one result a call"), []
+        return outcome, rows
+
+
+def _call_result(repeats: Sequence[Any]) -> CallResult:
+    kind, data, error, message = repeats[0]
+    if any(again != repeats[0] for again in repeats[1:]):
+        return CallResult("unstable")
+    if kind == "value":
+        return CallResult("value", value=codec.decode(data))
+    if kind == "raised" and type(error) is str and type(message) is str:
+        return CallResult("raised", error=error, message=message)
+    raise codec.CodecError("unknown kind of result")
+
+
+def _tests_profile(preload: Sequence[str]) -> Profile:
+    return Profile(
+        ("tests", "suite"), (*_TEST_MODULES, *preload), keep_paths=bool(preload), extra="tasks"
+    )
+
+
+class _Tests:
+    """A `TestsJob`: one process for all targets; what that loses, one process a target."""
+
+    def __init__(self, job: TestsJob, run: Runner, preload: Sequence[str]) -> None:
+        self._job = job
+        self._run = run
+        self._profile = _tests_profile(preload)
+        self._found: dict[int, TargetResult] = {}
+
+    def outcome(self) -> Outcome:
+        job = self._job
+        everything = range(len(job.targets))
+        outcome = self._batch(everything, job.limits)
+        if outcome.status == "error":  # the tests don't parse: the same for every target
+            rows = [_no_target("error", outcome.message)] * len(job.targets)
+            return replace(outcome, targets=tuple(rows))
+        alone = replace(job.limits, wall_s=min(job.limits.wall_s, job.per_target_s + _ALONE_S))
+        for index in everything:
+            if index not in self._found:
+                single = self._batch([index], alone)
+                row = self._found.get(index)
+                if row is None or single.status != "ok":
+                    self._found[index] = _no_target(single.status, single.message)
+        return replace(
+            outcome,
+            status="ok",
+            message="",
+            targets=tuple(self._found[index] for index in everything),
+        )
+
+    def _batch(self, order: Sequence[int], limits: Limits) -> Outcome:
+        job = self._job
+        payload = {
+            "harness": "tests",
+            "module": job.module,
+            "targets": job.targets,
+            "order": list(order),
+            "tests": job.tests,
+            "coverage_of": job.coverage_of,
+            "support": dict(job.support),
+            "per_target_s": job.per_target_s,
+            "stdin": "",
+            "seed": 0,
+        }
+        outcome, rows, _ = outcome_of(*self._run(self._profile, payload, limits))
+        try:
+            for expected, (index, *row) in zip(order, rows, strict=False):
+                if index != expected:
+                    raise codec.CodecError("targets out of order")
+                self._found[index] = _target(row)
+        except (codec.CodecError, TypeError, ValueError) as error:
+            return replace(outcome, status="malformed", message=f"not a result: {error}")
+        return outcome
+
+
+def _no_target(status: Status, message: str) -> TargetResult:
+    return TargetResult(status, (), (), 0, None, message)
+
+
+def _target(row: Sequence[Any]) -> TargetResult:
+    """Check one row of `inside.tests.Report`.
+
+    Raises:
+        CodecError, TypeError, ValueError: it isn't one.
+    """
+    status, passed, failed, assertions, counts, message = row
+    names = [*passed, *failed]
+    if status not in STATUSES or type(assertions) is not int or type(message) is not str:
+        raise codec.CodecError("not a target's result")
+    if any(type(name) is not str for name in names):
+        raise codec.CodecError("not a test's name")
+    coverage = None
+    if counts is not None:
+        if any(type(n) is not int or n < 0 for n in counts):
+            raise codec.CodecError("not coverage")
+        coverage = Coverage(*counts)
+    return TargetResult(
+        cast(Status, status), tuple(passed), tuple(failed), assertions, coverage, message
+    )
+
+
+def _suite(job: SuiteJob, run: Runner, preload: Sequence[str]) -> Outcome:
+    payload = {
+        "harness": "suite",
+        "files": dict(job.files),
+        "tests": dict(job.tests),
+        "stdin": "",
+        "seed": 0,
+    }
+    outcome, messages, last = outcome_of(*run(_tests_profile(preload), payload, job.limits))
+    expected = expected_tests(job.tests)
+    try:
+        if len(last) == 1:
+            found = _target(last[0])
+        else:  # it didn't reach its end: what was reported before counts, the rest failed
+            found = _no_target(outcome.status, outcome.message)
+            passed = tuple(name for name, ok in messages if ok is True and type(name) is str)
+            failed = tuple(name for name, ok in messages if ok is not True and type(name) is str)
+            found = replace(found, passed=passed, failed=(*failed, _NOT_REACHED))
+    except (codec.CodecError, TypeError, ValueError) as error:
+        outcome = replace(outcome, status="malformed", message=f"not a result: {error}")
+        found = _no_target("malformed", outcome.message)
+    seen = {name.partition("[")[0] for name in (*found.passed, *found.failed)}
+    absent = tuple(name for name in expected if name not in seen)
+    found = replace(found, failed=found.failed + absent)
+    if absent and not found.message:
+        found = replace(found, message=f"{absent[0]}: not reported")
+    return replace(outcome, targets=(found,))
+
+
+def expected_tests(tests: Mapping[str, str]) -> list[str]:
+    """Names of the tests that files define, read without running them.
+
+    What a solution can't prevent: it may stop a test from being collected, but not from being
+    expected.
+    """
+    names = []
+    for path, source in tests.items():
+        if not path.endswith(".py"):
+            continue
+        prefix = f"{path}::" if len(tests) > 1 else ""
+        try:
+            tree = ast.parse(source)
+        except (SyntaxError, ValueError, MemoryError, RecursionError):
+            continue
+        names += [prefix + name for name in _defined_tests(tree)]
+    return names
+
+
+def _defined_tests(tree: ast.Module) -> list[str]:
+    names = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+            names.append(node.name)
+        elif isinstance(node, ast.ClassDef) and _is_test_class(node):
+            methods = (n for n in node.body if isinstance(n, ast.FunctionDef))
+            names += [f"{node.name}::{m.name}" for m in methods if m.name.startswith("test")]
+    return list(dict.fromkeys(names))
+
+
+def _is_test_class(node: ast.ClassDef) -> bool:
+    bases = {
+        base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
+        for base in node.bases
+    }
+    return node.name.startswith("Test") or any(b.endswith("TestCase") for b in bases)

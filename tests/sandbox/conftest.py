@@ -1,0 +1,57 @@
+"""One pool for all sandbox tests, and a short way to run a job on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astor_rl.sandbox.api import CallJob, Job, Limits, Outcome
+from astor_rl.sandbox.pool import ProcessPool
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[ProcessPool]:
+    with ProcessPool(2) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="session")
+def run(pool: ProcessPool) -> Callable[[Job], Outcome]:
+    def run(job: Job) -> Outcome:
+        return next(iter(pool.map([job])))
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def call(run: Callable[[Job], Outcome]) -> Callable[..., Outcome]:
+    """Run code and evaluate expressions, with limits given by name."""
+
+    def call(code: str, *calls: str, stdin: str = "", repeat: int = 1, **limits: Any) -> Outcome:
+        given = Limits(**{"wall_s": 20.0, "cpu_s": 20.0, **limits})
+        return run(CallJob(code, calls, repeat=repeat, stdin=stdin, limits=given))
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def descendants() -> Callable[[int], set[int]]:
+    return _children
+
+
+def _children(of: int) -> set[int]:
+    """Every living descendant, zombies included."""
+    found: set[int] = set()
+    waiting = [of]
+    while waiting:
+        for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
+            try:
+                new = {int(pid) for pid in task.read_text().split()} - found
+            except OSError:
+                continue
+            found |= new
+            waiting += new
+    return found

@@ -1,0 +1,385 @@
+"""`TestsJob` and `SuiteJob`: what counts as a test, and what a hostile side can't make pass."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astor_rl.sandbox import runs
+from astor_rl.sandbox.api import Coverage, Job, Limits, Outcome, SuiteJob, TargetResult, TestsJob
+
+Run = Callable[[Job], Outcome]
+_ADD = "def add(a, b):\n    return a + b\n"
+_SUB = "def add(a, b):\n    return a - b\n"
+_LOOP = "def add(a, b):\n    while True: pass\n"
+_EXIT = "import os\ndef add(a, b):\n    os._exit(0)\n"
+_GREEDY = "def add(a, b):\n    return [0] * 10 ** 10\n"
+_LIMITS = Limits(wall_s=30, cpu_s=30)
+
+
+@pytest.fixture
+def targets(run: Run) -> Callable[..., tuple[TargetResult, ...]]:
+    def targets(tests: str, *sources: str, **options: Any) -> tuple[TargetResult, ...]:
+        given = {"limits": _LIMITS, "per_target_s": 10.0, **options}
+        outcome = run(TestsJob("calc", sources or (_ADD,), textwrap.dedent(tests), **given))
+        assert outcome.status in ("ok", "error"), outcome
+        assert len(outcome.targets) == len(sources or (_ADD,))
+        return outcome.targets
+
+    return targets
+
+
+Targets = Callable[..., tuple[TargetResult, ...]]
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from calc import *",
+        "import calc\nadd = calc.add",
+        "from calc import add",
+        "import calc as c\nadd=c.add",
+    ],
+)
+def test_each_target_is_imported_afresh(targets: Targets, imports: str) -> None:
+    results = targets(f"{imports}\ndef test_a():\n    assert add(1, 2) == 3", _ADD, _SUB, _ADD)
+    assert [r.passed for r in results] == [("test_a",), (), ("test_a",)]
+    assert [r.failed for r in results] == [(), ("test_a",), ()]
+    assert results[1].message.startswith("test_a: AssertionError (line ")
+    assert results[1].message.endswith(": assert add(1, 2) == 3)")
+
+
+def test_kinds_of_tests(targets: Targets) -> None:
+    tests = """
+    import unittest, pytest
+    from calc import add
+
+    def helper(): assert False
+    def test_function(): assert add(1, 1) == 2
+    def test_raises():
+        with pytest.raises(TypeError, match="unsupported"): add(1, "a")
+    def test_approx(): assert add(0.1, 0.2) == pytest.approx(0.3)
+    @pytest.mark.task(taskno=1)
+    @pytest.mark.parametrize("a, b", [(1, 2), pytest.param(3, 4, id="big")])
+    @pytest.mark.parametrize("c", [5])
+    def test_table(a, b, c): assert add(a, b) + c == a + b + c
+    class TestClass:
+        def setup_method(self): self.one = 1
+        def test_method(self): assert add(self.one, 1) == 2
+        @pytest.mark.parametrize(("x",), [(1,), (2,)])
+        def test_each(self, x): assert add(x, 0) == x
+    class Case(unittest.TestCase):
+        @classmethod
+        def setUpClass(cls): cls.one = 1
+        def setUp(self): self.two = 2
+        def test_case(self): self.assertEqual(add(self.one, self.two), 3)
+        def test_subtests(self):
+            for i in range(3):
+                with self.subTest(i=i): self.assertEqual(add(i, i), 2 * i)
+    @pytest.fixture
+    def three():
+        yield 3
+    def test_fixture(three, tmp_path, monkeypatch, capsys):
+        print("x")
+        assert capsys.readouterr().out == "x\\n"
+        monkeypatch.setenv("A", "B")
+        (tmp_path / "f").write_text("1")
+        assert add(three, 0) == 3
+    """
+    (result,) = targets(tests)
+    assert result.status == "ok"
+    assert result.failed == ()
+    assert result.passed == (
+        "test_function", "test_raises", "test_approx", "test_table[0-0]", "test_table[0-big]",
+        "TestClass::test_method", "TestClass::test_each[0]", "TestClass::test_each[1]",
+        "Case::test_case", "Case::test_subtests", "test_fixture",
+    )  # fmt: skip
+    # 1 function, 1 raises, 1 approx, 2 table, 1 method, 2 each, 1 case, 3 subtests, 2 fixture
+    assert result.assertions == 14
+
+
+def test_a_skip_an_error_and_an_unknown_fixture_are_failures(targets: Targets) -> None:
+    tests = """
+    import pytest, unittest
+    @pytest.mark.skip(reason="later")
+    def test_mark(): pass
+    @pytest.mark.skipif(True, reason="x")
+    def test_if(): pass
+    def test_call(): pytest.skip("now")
+    def test_error(): 1 / 0
+    def test_unknown(no_such_fixture): pass
+    def test_exit(): raise SystemExit(0)
+    async def test_async(): assert True
+    class Case(unittest.TestCase):
+        @unittest.skip("no")
+        def test_case(self): pass
+        def test_sub(self):
+            with self.subTest(): self.fail()
+        @unittest.expectedFailure
+        def test_unexpected(self): pass
+    """
+    (result,) = targets(tests)
+    assert result.passed == ()
+    assert len(result.failed) == 10
+    assert result.message == "test_mark: Skipped: later"
+
+
+def test_top_level_asserts_are_one_test(targets: Targets) -> None:
+    good, bad, broken = targets(
+        "from calc import add\nassert add(1, 1) == 2\nfor i in range(3): assert add(i, 1) == i + 1",
+        _ADD, _SUB, "def add(a, b): raise KeyError",
+    )  # fmt: skip
+    assert (good.status, good.passed, good.failed, good.assertions) == ("ok", ("<module>",), (), 4)
+    assert (bad.status, bad.passed, bad.failed, bad.assertions) == ("ok", (), ("<module>",), 1)
+    assert (broken.status, broken.failed) == ("error", ("<module>",))
+
+
+def test_nothing_collected_is_nothing_passed(targets: Targets) -> None:
+    (result,) = targets("from calc import add\ndef check(): assert add(1, 1) == 2")
+    assert (result.status, result.passed, result.failed, result.assertions) == ("ok", (), (), 0)
+
+
+def test_only_evaluated_assertions_count(targets: Targets) -> None:
+    tests = """
+    from calc import add
+    def test_a():
+        if add(1, 1) == 3:
+            assert True
+        return
+        assert False
+    """
+    (result,) = targets(tests)
+    assert (result.passed, result.assertions) == (("test_a",), 0)
+
+
+def test_tests_that_do_not_parse(run: Run) -> None:
+    outcome = run(TestsJob("calc", (_ADD, _SUB), "def test_a(:", limits=_LIMITS))
+    assert outcome.status == "error"
+    assert [r.status for r in outcome.targets] == ["error", "error"]
+    assert "SyntaxError" in outcome.message
+
+
+def test_a_target_that_does_not_load(targets: Targets) -> None:
+    good, bad = targets("def test_a(): import calc", _ADD, "raise ValueError('x')")
+    assert good.passed == ("test_a",)
+    assert (bad.status, bad.passed, bad.message) == (
+        "error", (), "the target did not load: ValueError: x",
+    )  # fmt: skip
+
+
+def test_a_slow_target_costs_only_itself(targets: Targets) -> None:
+    tests = "from calc import add\ndef test_0(): assert True\ndef test_a(): assert add(1, 1) == 2"
+    results = targets(tests, _ADD, _LOOP, _ADD, per_target_s=0.5)
+    assert [r.status for r in results] == ["ok", "timeout", "ok"]
+    assert results[1].passed == ("test_0",)
+    assert results[2].passed == ("test_0", "test_a")
+
+
+def test_a_crash_or_a_full_memory_costs_only_its_target(targets: Targets) -> None:
+    tests = "from calc import add\ndef test_a(): assert add(1, 1) == 2"
+    results = targets(tests, _ADD, _EXIT, _ADD, _GREEDY, _EXIT, _ADD)
+    assert [r.status for r in results] == ["ok", "crash", "ok", "ok", "crash", "ok"]
+    assert [r.passed for r in results] == [("test_a",), (), ("test_a",), (), (), ("test_a",)]
+    assert results[1].message == "exited early with code 0"
+    assert "MemoryError" in results[3].message
+
+
+def test_tests_that_swallow_or_disarm_the_deadline(targets: Targets) -> None:
+    swallow = """
+    def test_a():
+        while True:
+            try:
+                while True: pass
+            except BaseException: break
+    def test_b():
+        while True: pass
+    """
+    (result,) = targets(swallow, per_target_s=0.5)
+    assert result.status == "timeout"
+    disarm = "import signal\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True: pass"
+    (result,) = targets(disarm, per_target_s=0.5, limits=Limits(wall_s=1, cpu_s=30))
+    assert (result.status, result.message) == ("timeout", "wall-clock deadline")
+
+
+def test_one_target_leaves_nothing_to_the_next(targets: Targets) -> None:
+    tests = """
+    import os, sys, builtins, random
+    import calc, helper
+    def test_clean():
+        assert "LEFT" not in os.environ
+        assert not hasattr(builtins, "left") and not hasattr(helper, "left")
+        assert not hasattr(calc, "left")
+        assert sys.path[-1] != "left" and os.getcwd().endswith("box")
+        os.environ["LEFT"] = "1"
+        builtins.left = helper.left = calc.left = 1
+        sys.path.append("left")
+        os.chdir("/")
+        sys.stdout = None
+    def test_chance(): assert random.random() == calc.first
+    """
+    source = "import random\nrandom.seed(0)\nfirst = random.random()\nrandom.seed(0)"
+    results = targets(tests, source, source, support={"helper.py": "x = 1"})
+    assert [r.failed for r in results] == [(), ()], results
+
+
+_BRANCHY = """\
+def sign(x):
+    if x > 0:
+        return 1
+    elif x < 0:
+        return -1
+    for _ in range(3):
+        x += 1
+    return 0  # pragma: no cover
+
+
+class Unused:
+    def method(self):
+        return 1
+"""
+
+
+@pytest.mark.parametrize("tested", ["1", "-1", "0", "1, -1, 0"])
+def test_coverage_is_what_coverage_py_reports(run: Run, tmp_path: Path, tested: str) -> None:
+    tests = f"from signs import sign\ndef test_a():\n    for x in ({tested},): sign(x)\n"
+    outcome = run(
+        TestsJob("signs", (_ADD, _BRANCHY, _BRANCHY), tests, coverage_of=(1, 2), limits=_LIMITS)
+    )
+    assert outcome.targets[0].coverage is None
+    assert outcome.targets[1].coverage == outcome.targets[2].coverage
+    (tmp_path / "signs.py").write_text(_BRANCHY)
+    (tmp_path / "main.py").write_text(tests + "test_a()\n")
+    command = [sys.executable, "-m", "coverage"]
+    for arguments in (["run", "--branch", "--include=signs.py", "main.py"], ["json", "-o", "out"]):
+        subprocess.run([*command, *arguments], cwd=tmp_path, check=True, capture_output=True)
+    totals = json.loads((tmp_path / "out").read_text())["totals"]
+    assert outcome.targets[1].coverage == Coverage(
+        totals["covered_lines"],
+        totals["num_statements"],
+        totals["covered_branches"],
+        totals["num_branches"],
+    )
+
+
+_SUITE = """
+import unittest
+import pytest
+from calc import add
+
+class AddTest(unittest.TestCase):
+    @pytest.mark.task(taskno=1)
+    def test_small(self): self.assertEqual(add(1, 2), 3)
+    def test_large(self):
+        with self.subTest("one"): self.assertEqual(add(100, 200), 300)
+
+def test_types():
+    with pytest.raises(TypeError): add(None, 1)
+"""
+_NAMES = {"AddTest::test_small", "AddTest::test_large", "test_types"}
+
+
+def _suite(run: Run, solution: str, tests: str = _SUITE) -> Outcome:
+    files = {"calc.py": textwrap.dedent(solution)}
+    return run(SuiteJob(files, {"calc_test.py": textwrap.dedent(tests)}, limits=_LIMITS))
+
+
+def test_a_right_and_a_wrong_solution(run: Run) -> None:
+    right = _suite(run, _ADD)
+    assert right.status == "ok"
+    assert set(right.targets[0].passed) == _NAMES
+    assert right.targets[0].failed == ()
+    wrong = _suite(run, _SUB)
+    assert wrong.status == "ok"
+    assert set(wrong.targets[0].failed) == _NAMES - {"test_types"}
+    # unittest sorts its methods.
+    assert wrong.targets[0].message.startswith("AddTest::test_large: AssertionError: -100 != 300")
+
+
+@pytest.mark.parametrize(
+    "solution",
+    [
+        "import os; os._exit(0)",
+        "import sys; sys.exit(0)",
+        "def add(",
+        "",
+        "raise KeyboardInterrupt",
+        "import os\ndef add(a, b):\n    os._exit(0)",
+        "import unittest\nunittest.TestCase = object\n" + _SUB,
+        "import unittest\nunittest.TestLoader.getTestCaseNames = lambda *a: []\n" + _SUB,
+        "import unittest\nunittest.TestSuite.run = lambda self, r: setattr(r, 'testsRun', 0)\n"
+        + _SUB,
+        "import atexit, os\natexit.register(os._exit, 0)\n" + _SUB,
+        "import pytest\ndef add(a, b): pytest.skip('no')",
+        "import unittest\ndef add(a, b): raise unittest.SkipTest('no')",
+        "print('3 passed')\ndef add(a, b): return 4",
+        "class Liar(int):\n    def __eq__(self, o): return False\ndef add(a, b): return Liar()",
+        "import sys\nsys.modules['calc_test'] = sys\n" + _SUB,
+        "import os\nos.write(201, b'x' * 100)\n" + _ADD,
+        "def add(a, b):\n    while True: pass",
+    ],
+)
+def test_tricks_do_not_pass_every_test(run: Run, solution: str) -> None:
+    job = SuiteJob({"calc.py": solution}, {"calc_test.py": _SUITE}, limits=Limits(wall_s=3))
+    outcome = run(job)
+    (result,) = outcome.targets
+    assert result.failed, outcome
+    missing = _NAMES - {name.partition("[")[0] for name in (*result.passed, *result.failed)}
+    assert not missing
+
+
+def test_what_ran_before_an_early_exit_is_kept_and_the_rest_failed(run: Run) -> None:
+    tests = "from calc import add\n" + "\n".join(
+        f"def test_{i}(): assert add({i}, 0) == {i}" for i in range(4)
+    )
+    outcome = _suite(
+        run, "import os\ndef add(a, b):\n    return a if a < 2 else os._exit(0)", tests
+    )
+    assert outcome.status == "crash"
+    assert outcome.targets[0].passed == ("test_0", "test_1")
+    assert {"test_2", "test_3"} <= set(outcome.targets[0].failed)
+
+
+def test_several_files_packages_and_data(run: Run) -> None:
+    files = {
+        "shop/__init__.py": "from shop.prices import total\n",
+        "shop/prices.py": "from .rates import RATE\ndef total(x):\n    return x * RATE\n",
+        "shop/rates.py": "RATE = int(open('rate.txt').read())\n",
+        "rate.txt": "3",
+    }
+    tests = {
+        "a_test.py": "from shop import total\ndef test_a(): assert total(2) == 6",
+        "b_test.py": "import shop.rates\ndef test_a(): assert shop.rates.RATE == 4",
+    }
+    (result,) = run(SuiteJob(files, tests, limits=_LIMITS)).targets
+    assert result.passed == ("a_test.py::test_a",)
+    assert result.failed == ("b_test.py::test_a",)
+
+
+def test_expected_tests_are_read_without_running() -> None:
+    assert set(runs.expected_tests({"t.py": _SUITE})) == _NAMES
+    assert runs.expected_tests({"t.py": "def (", "notes.md": "def test_a(): pass"}) == []
+
+
+@pytest.mark.shared
+def test_real_exercises(run: Run, pool: Any, shared_data: Path) -> None:
+    """Every Aider Python exercise: the example passes, the stub does not."""
+    path = shared_data / "code_generation.heldout.aider_polyglot_python.jsonl.gz"
+    with gzip.open(path, "rt") as file:
+        rows = [json.loads(line) for line in file][::4]
+    tests = [{entry["path"]: entry["content"] for entry in row["tests"]} for row in rows]
+    for key, all_pass in (("reference", True), ("files", False)):
+        jobs = [
+            SuiteJob({**row["files"], **row[key]}, test, limits=_LIMITS)
+            for row, test in zip(rows, tests, strict=True)
+        ]
+        for row, outcome in zip(rows, pool.map(jobs), strict=True):
+            clean = outcome.status == "ok" and not outcome.targets[0].failed
+            assert clean is all_pass, (row["slug"], outcome)
