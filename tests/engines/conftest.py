@@ -137,7 +137,7 @@ def astor(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "astor_rl.cli", *arguments],
+            [sys.executable, "-m", "astor_rl", *arguments],
             env={**os.environ, "PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

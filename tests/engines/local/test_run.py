@@ -1,0 +1,161 @@
+"""Whole runs of a tiny model through the command line: killed, stopped, resumed, extended."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from astor_rl.report.run_folder import read_evaluations, read_metrics, read_receipts, read_samples
+
+pytestmark = pytest.mark.slow
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Write = Callable[..., Path]
+
+
+def finish(process: subprocess.Popen[str], *, code: int = 0) -> str:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == code, output
+    return output
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Until a file or folder exists; fails with the output if the process ends first."""
+    for _ in range(24_000):
+        if path.exists():
+            return
+        if process.poll() is not None:
+            pytest.fail(f"{path.name} never came: {process.communicate()[0]}")
+        time.sleep(0.01)
+    pytest.fail(f"{path.name} never came")
+
+
+def timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records without what a clock measured."""
+    return [
+        {key: value for key, value in record.items() if not key.startswith("time")}
+        for record in records
+    ]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    assert timeless(read_metrics(one)) == timeless(read_metrics(other))
+    assert read_receipts(one) == read_receipts(other)
+    assert read_samples(one) == read_samples(other)
+    assert read_evaluations(one) == read_evaluations(other)
+    weights = [load_file(path / "model" / "model.safetensors") for path in (one, other)]
+    assert weights[0].keys() == weights[1].keys()
+    for name, tensor in weights[0].items():
+        assert torch.equal(tensor, weights[1][name]), name
+
+
+def test_killed_and_resumed_equals_uninterrupted(
+    tiny_run: Write, astor: Start, tmp_path: Path
+) -> None:
+    """kill -9 in the warm-up, in a step, and between steps: the end is the same bit for bit."""
+    changes = {"max_steps": 8, "warmup": {"steps": 6, "batch_size": 4, "save_steps": 2}}
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    run = tiny_run(**changes, eval={"every": 3}, save_steps=2)
+    finish(astor("train", str(run), "--set", f"output_dir={straight}"))
+    arguments = ("train", str(run), "--set", f"output_dir={killed}", "--resume")
+    marks = (
+        killed / "warmup" / "checkpoint-2",
+        killed / "checkpoints" / "checkpoint-2",
+        killed / "checkpoints" / "checkpoint-6",
+    )
+    for mark in marks:
+        process = astor(*arguments)
+        wait_for(mark, process)
+        time.sleep(0.03)  # into the step that follows
+        process.kill()
+        process.communicate()
+    finish(astor(*arguments))
+    assert_same_run(straight, killed)
+    assert len(read_metrics(straight)) == 8
+    probes = [r for r in read_metrics(straight) if "time/probe" in r]
+    assert probes, "no probe step: the test would not cover synergy's state"
+
+
+def test_ctrl_c_checkpoints_says_how_to_go_on_and_loses_nothing(
+    tiny_run: Write, astor: Start, tmp_path: Path
+) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    run = tiny_run(max_steps=400, save_steps=1000, eval={"examples": 0})
+    process = astor("train", str(run), "--set", f"output_dir={stopped}")
+    wait_for(stopped / "receipts.jsonl", process)
+    process.send_signal(signal.SIGINT)
+    output = finish(process, code=130)
+    assert "--resume" in output
+    assert "Traceback" not in output
+    (checkpoint,) = (stopped / "checkpoints").iterdir()
+    done = int(checkpoint.name.partition("-")[2])
+    assert 0 < done < 400
+    more = ("--set", f"max_steps={done + 2}")
+    finish(astor("train", str(run), "--set", f"output_dir={stopped}", *more, "--resume"))
+    finish(astor("train", str(run), "--set", f"output_dir={straight}", *more))
+    assert_same_run(straight, stopped)
+
+
+def test_a_finished_run_can_be_extended(tiny_run: Write, astor: Start, tmp_path: Path) -> None:
+    run = tiny_run(max_steps=2)
+    finish(astor("train", str(run)))
+    finish(astor("train", str(run), "--set", "max_steps=3", "--resume"))
+    folder = tmp_path / "run"
+    assert [record["step"] for record in read_metrics(folder)] == [1, 2, 3]
+    assert read_evaluations(folder)["after_rl"]["step"] == 3
+
+
+def test_a_run_is_not_overwritten(tiny_run: Write, astor: Start) -> None:
+    run = tiny_run(max_steps=1, eval={"examples": 0})
+    finish(astor("train", str(run)))
+    output = finish(astor("train", str(run)), code=2)
+    assert output.splitlines()[-1].startswith("error: output_dir")
+    assert "--resume" in output
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"tasks": [{"name": "x", "task": "dense_tasks:nan", "source": "SOURCE"}]}, "nan"),
+        ({"model": "no/such-model"}, "no/such-model"),
+        ({"max_prompt_length": 3}, "max_prompt_length"),
+        ({"tasks": [{"name": "x", "task": "dense_tasks:letters", "source": "jsonl:gone"}]}, "gone"),
+        ({"tasks": [{"name": "x", "task": "nonsense", "source": "SOURCE"}]}, "nonsense"),
+        ({"learning_rat": 1.0}, "did you mean 'learning_rate'"),
+    ],
+)
+def test_bad_input_is_one_line_and_no_traceback(
+    tiny_run: Write, astor: Start, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    text = json.dumps(changes).replace("SOURCE", f"jsonl:{tmp_path}/first.jsonl")
+    run = tiny_run(**json.loads(text))
+    process = astor("train", str(run))
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode in {1, 2}, output
+    errors = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, output
+    assert says in errors[0]
+    assert "Traceback" not in output
+
+
+def test_two_processes_run_the_whole_thing(tiny_run: Write, astor: Start, tmp_path: Path) -> None:
+    """gloo on two CPU processes: plans from one, groups from both, one run folder."""
+    run = tiny_run(
+        num_processes=2, max_steps=3, warmup={"steps": 2, "batch_size": 4, "save_steps": 1}
+    )
+    finish(astor("train", str(run)))
+    folder = tmp_path / "run"
+    records = read_metrics(folder)
+    assert [record["step"] for record in records] == [1, 2, 3]
+    assert sum(records[0][f"task/{name}/batch/groups"] for name in ("first", "second")) == 6
+    assert "after_rl" in read_evaluations(folder)
+    assert (folder / "model" / "model.safetensors").is_file()
