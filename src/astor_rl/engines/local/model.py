@@ -29,7 +29,7 @@ from huggingface_hub.errors import (
 )
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -312,7 +312,8 @@ def _merged_weight(layer: Any) -> Tensor:
         if layer.use_dora.get(adapter, False):
             raise CapabilityError(f"adapter {adapter!r} is DoRA; only plain LoRA can be merged")
         merged = merged + layer.get_delta_weight(adapter).detach().float()
-    return merged.to(weight.dtype)
+    result: Tensor = merged.to(weight.dtype)
+    return result
 
 
 def _lora_layers(model: Any) -> dict[str, Any]:
@@ -376,7 +377,7 @@ class ReferencePolicy:
 
     def __init__(self, model: Any, *, dtype: torch.dtype | None = None) -> None:
         self._lora = isinstance(model, PeftModel)
-        self._model: nn.Module = model
+        self._model: Any = model
         if not self._lora:
             self._model = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
 

@@ -18,9 +18,9 @@ from astor_rl.engines.local.model import (
 )
 from astor_rl.errors import StateError
 from astor_rl.policy.forward import (
-    check_packable,
     completion_logprobs,
     completion_logprobs_unpacked,
+    prepare_packing,
 )
 from astor_rl.policy.packing import Packed
 from astor_rl.rollout.base import Sampler
@@ -79,8 +79,9 @@ class Policy:
             self.model.requires_grad_(True)
         # In training mode, dropout or not: gradient checkpointing works in no other.
         self.model.train()
+        # Before the reference is copied, so that both attend in the same way.
+        self.unpackable = prepare_packing(self.model)
         self._reference = ReferencePolicy(self.model, dtype=dtype) if with_reference else None
-        self.unpackable = check_packable(self.model)
 
     def named_trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The optimised parameters by name, in a fixed order."""
