@@ -132,13 +132,13 @@ def tiny_run(tiny_model: Path, tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def astor(tmp_path: Path) -> Callable[..., subprocess.Popen[str]]:
-    """Start the command line in a process of its own, the task module on its path."""
+def astor() -> Callable[..., subprocess.Popen[str]]:
+    """Start the command line in a process of its own."""
 
     def start(*arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", "astor_rl", *arguments],
-            env={**os.environ, "PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, "HF_HUB_OFFLINE": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -6,7 +6,9 @@ Shared by every engine. What it drops, it counts and reports; nothing vanishes s
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -83,7 +85,7 @@ def prepare_tasks(
         config: the run.
         sandbox: where mining verifies and tasks judge.
         render: conversation to prompt token ids (the model's chat template).
-        base_dir: relative paths in sources start here.
+        base_dir: relative paths in sources start here, and so do modules of one's own tasks.
         note: takes one line for people per thing worth knowing.
         progress: told (what, done, total) of what is slow, such as mining.
 
@@ -91,7 +93,8 @@ def prepare_tasks(
         DataError: a source, row or field is wrong; a task ends with no training example; a prompt
             is over `max_prompt_length` and `overlong` is "error".
     """
-    tasks = {block.name: make_task(block.task, block.options, sandbox) for block in config.tasks}
+    with _importable(base_dir):
+        tasks = {b.name: make_task(b.task, b.options, sandbox) for b in config.tasks}
     rows = {
         block.name: _load(block, config, sandbox, base_dir, note, progress)
         for block in config.tasks
@@ -102,6 +105,16 @@ def prepare_tasks(
         _finish(block, tasks[block.name], rows[block.name], config, render, note)
         for block in config.tasks
     ]
+
+
+@contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Modules of one's own tasks may lie beside the run file, as with `python run.py`."""
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder.resolve()))
 
 
 def _load(

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astor_rl.rollout.base import Request, Sampler
 from astor_rl.types import Example, Invalid, Message, Rollout, Score
@@ -35,7 +36,9 @@ class TaskResult:
 
     Attributes:
         outcome: mean over examples of the mean outcome over samples, in [0, 1].
-        outcome_se: standard error of `outcome` over examples (None with fewer than two).
+        outcome_se: standard error of `outcome` over examples (None with fewer than two). When all
+            examples came out alike it is Agresti and Coull's, of the mean of n + 4 with two
+            successes and two failures added: a few equal outcomes are no certainty.
         format: mean format reward, in [0, 1].
         examples: examples with at least one judged sample.
         invalid: samples the verifier could not judge; they count nowhere.
@@ -136,7 +139,7 @@ def _summarise_task(judged: Sequence[Judged]) -> TaskResult:
     cut = [rollout.truncated for one in judged for rollout in one.rollouts]
     return TaskResult(
         outcome=float(values.mean()) if n else math.nan,
-        outcome_se=float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else None,
+        outcome_se=_standard_error(values) if n > 1 else None,
         format=float(np.mean([score.format for score in flat])) if flat else math.nan,
         examples=n,
         invalid=sum(isinstance(v, Invalid) for one in judged for v in one.verdicts),
@@ -147,6 +150,14 @@ def _summarise_task(judged: Sequence[Judged]) -> TaskResult:
     )
 
 
+def _standard_error(values: NDArray[np.float64]) -> float:
+    n = len(values)
+    if values.min() < values.max():
+        return float(values.std(ddof=1) / math.sqrt(n))
+    mean = (values.sum() + 2) / (n + 4)
+    return float(math.sqrt(mean * (1 - mean) / (n + 4)))
+
+
 def _mean_metrics(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """Mean of each metric over the records that have it (a task may not measure all on all)."""
     values: dict[str, list[float]] = defaultdict(list)
@@ -154,4 +165,3 @@ def _mean_metrics(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
         for name, value in record.items():
             values[name].append(value)
     return {name: float(np.mean(column)) for name, column in sorted(values.items())}
-

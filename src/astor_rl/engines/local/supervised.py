@@ -18,7 +18,7 @@ from astor_rl.config import WarmupConfig
 from astor_rl.engines.local.distributed import World
 from astor_rl.engines.local.policy import Policy
 from astor_rl.engines.local.rates import lr_factor
-from astor_rl.errors import ModelError, StateError
+from astor_rl.errors import DataError, ModelError, StateError
 from astor_rl.policy.packing import TokenGroup, pack_groups
 
 
@@ -39,6 +39,9 @@ class Batches:
         batch_size: demonstrations a step.
         shuffle: a new order each epoch; else always as given.
         seed: of the shuffles.
+
+    Raises:
+        DataError: no task has a demonstration. Tasks without any are left out of the turns.
     """
 
     def __init__(
@@ -49,7 +52,12 @@ class Batches:
         shuffle: bool,
         seed: int,
     ) -> None:
-        self._by_task = [list(members) for members in demonstrations.values()]
+        self._by_task = [list(members) for members in demonstrations.values() if members]
+        if not self._by_task:
+            raise DataError(
+                "no task has a reference answer that fits max_completion_length; raise it or set "
+                "warmup.steps = 0"
+            )
         self._batch_size = batch_size
         self._shuffle = shuffle
         self._seed = seed

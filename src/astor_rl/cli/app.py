@@ -1,0 +1,288 @@
+"""The commands: what they take, and which room does the work."""
+
+from __future__ import annotations
+
+import functools
+import io
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from astor_rl import __version__
+from astor_rl.cli.errors import FAILED, USAGE, fail, one_line_errors, sigterm_interrupts
+
+_EPILOG = """
+Begin with [bold]astor doctor[/], then [bold]astor train configs/quickstart.toml[/]: a small model,
+four coding tasks, about a quarter of an hour on two CPU cores. Ctrl-C is safe at any moment;
+[bold]--resume[/] goes on. Exit codes: 0 done, 1 failed, 2 wrong command or configuration,
+130 interrupted.
+"""
+
+app = typer.Typer(
+    name="astor",
+    help="Train one code LLM on several coding tasks by reinforcement learning.",
+    epilog=" ".join(_EPILOG.split()),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigPath = Annotated[
+    Path, typer.Argument(metavar="CONFIG", help="The run file (TOML), or a run's config.json.")
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder (its output_dir).")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override a key, as in [bold]seed=1[/] or [bold]tasks.NAME.ratio=2[/]. Repeatable.",
+    ),
+]
+Debug = Annotated[
+    bool, typer.Option("--debug", help="Show tracebacks and other packages' warnings.")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the live display.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"astor-rl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _astor(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def train(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in output_dir, if there is one.")
+    ] = False,
+    plain: Plain = False,
+    debug: Debug = False,
+) -> None:
+    """Train: warm up, evaluate, reinforce, evaluate, and say what changed."""
+    with one_line_errors(debug=debug):
+        from astor_rl.config import load_config
+
+        run = load_config(config, overrides)
+    folder = Path(run.output_dir)
+    again = shlex.join(["astor", "train", str(config), *_set_again(overrides), "--resume"])
+    with one_line_errors(debug=debug, folder=folder, resume=again), sigterm_interrupts():
+        # Importing torch takes seconds; the first sign of life must not.
+        typer.echo(f"astor {__version__}: {config} -> {folder}")
+        from astor_rl.engines.local.run import train as train_locally
+        from astor_rl.report.console import make_console
+
+        train_locally(
+            run,
+            make_console=functools.partial(
+                make_console, live=False if plain else None, quiet=not debug
+            ),
+            resume=resume,
+            base_dir=config.parent,
+        )
+
+
+def _set_again(overrides: list[str] | None) -> list[str]:
+    return [part for override in overrides or [] for part in ("--set", override)]
+
+
+@app.command("eval")
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, model folder or hub id.")
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", help="The run file to evaluate on; default: the run's own."),
+    ] = None,
+    overrides: Overrides = None,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Look at the validation split, not the test split.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Also write the results as JSON.")
+    ] = None,
+    plain: Plain = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a model on held-out examples; [bold]--set eval.examples=200[/] for more of them."""
+    with one_line_errors(debug=debug):
+        typer.echo(f"astor {__version__}: evaluating {target}")
+        from astor_rl.cli.evaluation import evaluate_target, find_target, findings
+        from astor_rl.report.atomic import write_json
+        from astor_rl.report.console import make_console
+
+        found = find_target(target, config, overrides)
+        with make_console(live=False if plain else None, quiet=not debug) as console:
+            results = evaluate_target(
+                found, split="validation" if validation else "test", console=console
+            )
+        for line in findings(results):
+            typer.echo(line)
+        if out is not None:
+            tasks = {name: result.as_dict() for name, result in results.items()}
+            write_json(out, {"name": found.model, "step": None, "tasks": tasks})
+
+
+@app.command()
+def report(
+    run: RunPath,
+    as_json: AsJson = False,
+    svg: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also draw quota and beta over time.")
+    ] = None,
+    debug: Debug = False,
+) -> None:
+    """Print the closing table of a run again, finished or not."""
+    with one_line_errors(debug=debug):
+        from astor_rl.report.atomic import dumps
+        from astor_rl.report.closing import render, summarize
+        from astor_rl.report.plot import write_plot
+
+        summary = summarize(run)
+        if svg is not None:
+            write_plot(summary, svg)
+        if as_json:
+            typer.echo(dumps(summary.as_dict(), indent=1))
+        else:
+            render(summary, sys.stdout)
+
+
+@app.command()
+def validate(
+    config: ConfigPath,
+    overrides: Overrides = None,
+    examples: Annotated[
+        int, typer.Option("-n", "--examples", min=1, help="Examples checked for each task.")
+    ] = 50,
+    debug: Debug = False,
+) -> None:
+    """Check the data: does every task tell its right answers from wrong ones?"""
+    with one_line_errors(debug=debug):
+        from astor_rl.config import load_config
+
+        run = load_config(config, overrides)
+        from astor_rl.cli.validation import validate_tasks, verdict
+        from astor_rl.report.console import make_console
+
+        # Findings are the output; how it gets there belongs beside it.
+        with make_console(sys.stderr, quiet=not debug) as console:
+            checked = validate_tasks(
+                run, examples=examples, base_dir=config.parent, console=console
+            )
+        for line in verdict(checked):
+            typer.echo(line)
+        if not all(task.report.ok for task in checked):
+            raise typer.Exit(FAILED)
+
+
+def _note(line: str) -> None:
+    typer.echo(line, err=True)
+
+
+@app.command()
+def mine(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Installed packages or paths, separated by commas: [bold]toolz,./my/repo[/].",
+        ),
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="A new folder for the data.")] = Path(
+        "mined"
+    ),
+    seed: Annotated[int, typer.Option(min=0, help="Other seeds give other examples.")] = 0,
+    allow_missing: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A sandbox protection to do without. Repeatable."),
+    ] = None,
+    plain: Plain = False,
+    debug: Debug = False,
+) -> None:
+    """Make the four tasks' data from the functions, doctests and history of your code."""
+    with one_line_errors(debug=debug):
+        from astor_rl.cli.mining import findings, mine_to
+        from astor_rl.report.console import make_console
+
+        with make_console(live=False if plain else None, quiet=not debug) as console:
+            console.stage("Mining", source)
+            mined = mine_to(
+                source, out, seed=seed, allow_missing=allow_missing or [], console=console
+            )
+        for line in findings(mined, out):
+            typer.echo(line)
+
+
+@app.command()
+def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Say what this machine can do, and what to do where it can't."""
+    with one_line_errors(debug=debug):
+        from astor_rl import doctor as room
+        from astor_rl.report.atomic import dumps
+        from astor_rl.report.quiet import quiet_third_parties
+
+        checks = []
+        with quiet_third_parties(_note):
+            for check in room.diagnose():
+                checks.append(check)
+                if not as_json:
+                    room.show(check, sys.stdout)
+        if as_json:
+            typer.echo(dumps(room.as_dict(checks), indent=1))
+        elif room.ready(checks):
+            typer.echo("ready: astor train configs/quickstart.toml")
+        if not room.ready(checks):
+            missing = [check for check in checks if check.status == "missing"]
+            raise fail(
+                f"the quickstart can't run here: {missing[0].name}: {missing[0].remedy}"
+                + (f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""),
+                FAILED,
+            )
+
+
+# Typer depended on click and now carries it inside; this is its ClickException in either case.
+_ClickException: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command line; returns the exit code."""
+    try:
+        code = app(arguments, prog_name="astor", standalone_mode=False)
+    except _ClickException as error:
+        # Without arguments there is no mistake to name, only help to give, which was printed.
+        message = error.format_message() if hasattr(error, "format_message") else ""
+        return fail(f"{message} (see: {_help_of(error)})", USAGE).exit_code if message else USAGE
+    return code if isinstance(code, int) else 0
+
+
+def _help_of(error: Exception) -> str:
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context else 'astor'} --help"
+
+
+def main() -> None:
+    """The entry point `astor`."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A model may say anything; a terminal that can't show it must not end the run.
+            stream.reconfigure(errors="replace")
+    sys.exit(run(sys.argv[1:]))

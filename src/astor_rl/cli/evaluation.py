@@ -1,0 +1,145 @@
+"""`astor eval`: a run's model, or any model, on held-out examples."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from astor_rl.config import RunConfig, load_config
+from astor_rl.engines.local.evaluation import EVALUATION_SEED, held_out
+from astor_rl.engines.local.model import load_model, render_prompt, stop_token_ids
+from astor_rl.engines.local.rewards import RewardWorker
+from astor_rl.engines.local.run import FINAL
+from astor_rl.engines.preparation import prepare_tasks
+from astor_rl.errors import ConfigError, DataError, ModelError
+from astor_rl.evaluate.heldout import TaskResult, evaluate, summarise
+from astor_rl.report import text
+from astor_rl.report.console import Console
+from astor_rl.report.run_folder import holds_run
+from astor_rl.rollout.transformers import TransformersSampler
+from astor_rl.sandbox.pool import ProcessPool
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What to evaluate, and on what.
+
+    Attributes:
+        model: a folder or hub id.
+        config: says which tasks and how to ask.
+        base_dir: its relative sources start here.
+    """
+
+    model: str
+    config: RunConfig
+    base_dir: Path
+
+
+def find_target(target: str, config: Path | None, overrides: list[str] | None) -> Target:
+    """Read what was named on the command line.
+
+    Args:
+        target: a run folder (its final model is meant), a model folder, or a hub id.
+        config: a run file; by default the run's own config, with relative sources looked up from
+            the working folder.
+        overrides: as in `load_config`.
+
+    Raises:
+        ConfigError: a model without a config, or a wrong config.
+        ModelError: the run has no final model yet.
+    """
+    is_run = holds_run(target)
+    if config is None and not is_run:
+        raise ConfigError(
+            f"{target!r} is no run folder; say what to evaluate it on: --config run.toml"
+        )
+    path = config or Path(target) / "config.json"
+    base_dir = config.parent if config else Path.cwd()
+    final = Path(target) / FINAL
+    if is_run and not final.is_dir():
+        raise ModelError(
+            f"run {target!r} has no final model yet; finish it with astor train ... --resume"
+        )
+    model = str(final) if is_run else target
+    return Target(model, load_config(path, overrides), base_dir)
+
+
+def evaluate_target(target: Target, *, split: str, console: Console) -> dict[str, TaskResult]:
+    """Results by task, in the config's order. `[eval]` says how many examples and samples.
+
+    Raises:
+        AstorError: the model, data or sandbox is wrong, or there is nothing in that split.
+    """
+    config = target.config
+    if config.torch_threads:
+        torch.set_num_threads(config.torch_threads)
+    console.stage("Loading", target.model)
+    loaded = load_model(
+        target.model,
+        dtype=torch.float32,
+        trust_remote_code=config.trust_remote_code,
+        progress=console.note,
+    )
+    render = functools.partial(
+        render_prompt, loaded.tokenizer, chat_template_kwargs=config.chat_template_kwargs
+    )
+    allowed = config.sandbox.allow_missing
+    with ProcessPool(config.sandbox.workers or None, allow_missing=allowed) as sandbox:
+        console.stage("Preparing examples")
+        tasks = prepare_tasks(
+            config,
+            sandbox=sandbox,
+            render=render,
+            base_dir=target.base_dir,
+            note=console.note,
+            progress=console.progress,
+        )
+        items = held_out(tasks, config, split=split, examples=config.eval.examples)
+        if not items:
+            raise DataError(
+                f"no task has {split} examples; raise data.{split}_share or name a source"
+            )
+        sampler = TransformersSampler(
+            loaded.model,
+            decode=functools.partial(loaded.tokenizer.decode, skip_special_tokens=True),
+            stop_token_ids=stop_token_ids(loaded.tokenizer, loaded.model),
+            dtype=torch.bfloat16 if config.dtype == "bfloat16" else torch.float32,
+            device="cuda" if torch.cuda.is_available() else "cpu",
+            max_rows=config.rollout.max_rows,
+        )
+        console.stage("Evaluating", f"{len(items)} {split} examples")
+        with RewardWorker({task.name: task.task for task in tasks}) as rewards:
+            judged = evaluate(
+                sampler,
+                rewards.submit,
+                items,
+                samples=config.eval.samples,
+                temperature=config.eval.temperature,
+                seed=EVALUATION_SEED,
+                progress=functools.partial(console.progress, "Evaluating"),
+            )
+            results = summarise(list(judged))
+    return {task.name: results[task.name] for task in tasks if task.name in results}
+
+
+def findings(results: Mapping[str, TaskResult]) -> Iterator[str]:
+    """The results as lines: one a task, its own metrics below it."""
+    for name, result in results.items():
+        facts = [
+            f"outcome {text.with_error(result.outcome, result.outcome_se)}",
+            f"format {text.number(result.format)}",
+            f"{result.examples} examples",
+            f"{text.percent(result.truncated)} truncated",
+        ]
+        if result.mixed is not None:
+            facts.append(f"{text.percent(result.mixed)} mixed")
+        if result.invalid:
+            facts.append(f"{result.invalid} not judged")
+        yield f"{name}: " + ", ".join(facts)
+        if result.metrics:
+            listed = ", ".join(f"{key} {text.number(v)}" for key, v in result.metrics.items())
+            yield f"  {listed}"

@@ -1,0 +1,57 @@
+"""`astor mine`: source code in, the four tasks' data and their `[[tasks]]` blocks out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from astor_rl.data.mining import Mined, MiningOptions, mine_package
+from astor_rl.errors import ConfigError
+from astor_rl.report.atomic import write_text
+from astor_rl.report.console import Console
+from astor_rl.sandbox.pool import ProcessPool
+
+BLOCKS = "tasks.toml"
+"""File with the `[[tasks]]` blocks of what was mined."""
+
+
+def mine_to(
+    spec: str, out: Path, *, seed: int, allow_missing: list[str], console: Console
+) -> Mined:
+    """Mine into a new folder: `<task>.jsonl` for each task and `tasks.toml`.
+
+    Raises:
+        ConfigError: `out` holds mined data already.
+        DataError: a source can't be found or gives nothing.
+        SandboxError: a protection is missing and not allowed to be.
+    """
+    if (out / BLOCKS).exists():
+        raise ConfigError(f"{str(out)!r} holds mined data already; name another folder with --out")
+    with ProcessPool(None, allow_missing=allow_missing) as sandbox:
+        mined = mine_package(
+            spec,
+            sandbox=sandbox,
+            out=out,
+            options=MiningOptions(seed=seed),
+            progress=console.progress,
+        )
+    write_text(out / BLOCKS, blocks(mined))
+    return mined
+
+
+def blocks(mined: Mined) -> str:
+    """The `[[tasks]]` blocks of every task that got examples; sources relative to the file."""
+    return "\n".join(
+        f'[[tasks]]\nname = "{kind}"\ntask = "{kind}"\nsource = "jsonl:{kind}.jsonl"\n'
+        for kind, rows in mined.rows.items()
+        if rows
+    )
+
+
+def findings(mined: Mined, out: Path) -> Iterator[str]:
+    """What was mined, as lines for people."""
+    for kind, by_package in mined.counts().items():
+        listed = ", ".join(f"{count} from {name}" for name, count in by_package.items())
+        yield f"{kind}: {listed or 'nothing'}"
+    when = "from the cache" if mined.from_cache else f"in {mined.seconds:.0f} s"
+    yield f"mined {when} into {out}; put the blocks of {out / BLOCKS} into a run file beside it"

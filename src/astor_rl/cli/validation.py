@@ -1,0 +1,94 @@
+"""`astor validate`: load a run's data as training would, and put every task to the test."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from astor_rl.config import RunConfig
+from astor_rl.engines.preparation import PreparedTask, prepare_tasks
+from astor_rl.report.console import Console
+from astor_rl.sandbox.pool import ProcessPool
+from astor_rl.tasks.base import ValidationReport
+
+_SHOWN = 3
+"""Problems listed for each task."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One task's examples by split, and what became of a sample of them."""
+
+    name: str
+    verdict: str
+    train: int
+    validation: int
+    test: int
+    report: ValidationReport
+
+
+def validate_tasks(
+    config: RunConfig, *, examples: int, base_dir: Path, console: Console
+) -> list[Checked]:
+    """Score the reference answer and the broken ones of a random sample of each task.
+
+    No model is needed, so prompts are not measured against `max_prompt_length`.
+
+    Args:
+        config: the run.
+        examples: how many of each task, from all its splits.
+        base_dir: relative sources start here.
+        console: shows what is going on.
+
+    Raises:
+        AstorError: the data or the sandbox is wrong.
+    """
+    workers = config.sandbox.workers or None
+    with ProcessPool(workers, allow_missing=config.sandbox.allow_missing) as sandbox:
+        tasks = prepare_tasks(
+            config,
+            sandbox=sandbox,
+            render=lambda _: (),
+            base_dir=base_dir,
+            note=console.note,
+            progress=console.progress,
+        )
+        return [_check(task, examples, config.seed) for task in tasks]
+
+
+def _check(task: PreparedTask, examples: int, seed: int) -> Checked:
+    pool = [*task.train, *task.validation, *task.test]
+    chosen = random.Random(f"{seed}:{task.name}").sample(pool, min(examples, len(pool)))
+    return Checked(
+        name=task.name,
+        verdict=task.task.verdict,
+        train=len(task.train),
+        validation=len(task.validation),
+        test=len(task.test),
+        report=asyncio.run(task.task.validate(chosen)),
+    )
+
+
+def verdict(checked: Sequence[Checked]) -> Iterator[str]:
+    """The findings as lines: one a task, and its first problems below it."""
+    for task in checked:
+        found = task.report
+        yield (
+            f"{'ok' if found.ok else 'WRONG':<6} {task.name}: {found.checked} checked of "
+            f"{task.train} train, {task.validation} validation, {task.test} test; "
+            f"{len(found.gold_below_ceiling)} right answers not rewarded, "
+            f"{len(found.broken_at_ceiling)} wrong ones rewarded, "
+            f"{len(found.invalid)} not judged; verdict {task.verdict}"
+        )
+        problems = [
+            *(f"{o}: right answer got {r:.3g} ({why})" for o, r, why in found.gold_below_ceiling),
+            *(f"{o}: wrong answer {v!r} got {r:.3g}" for o, v, r in found.broken_at_ceiling),
+            *(f"{o}: not judged ({why})" for o, why in found.invalid),
+        ]
+        for problem in problems[:_SHOWN]:
+            yield f"       {problem}"
+        if len(problems) > _SHOWN:
+            yield f"       and {len(problems) - _SHOWN} more"

@@ -1,0 +1,268 @@
+"""The folder of a run: everything a report, a resume or a stranger needs, and nothing else.
+
+```
+config.json       the resolved config          versions.json   packages, machine, git commit
+metrics.jsonl     one line a step              receipts.jsonl  why each batch was what it was
+samples.jsonl     completions kept to read     events.jsonl    what happened, with the time
+eval/NAME.json    held-out scores              checkpoints/    whole training states
+run.lock          who trains here now
+```
+Apart from `events.jsonl` and the `time/` metrics, a run that was killed and resumed has the same
+files as one that was not: `truncate_after` drops what came after the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from astor_rl.errors import ConfigError, DataError, StateError
+from astor_rl.report.atomic import TEMPORARY, json_ready, remove, write_json
+from astor_rl.report.jsonl import JsonLines, read_jsonl
+from astor_rl.report.lock import FolderLock
+from astor_rl.report.versions import versions
+
+_CONFIG = "config.json"
+_VERSIONS = "versions.json"
+_HOUSEKEEPING = {_CONFIG, _VERSIONS, "events.jsonl", "run.lock", "crash.txt"}
+"""What a run leaves that stopped before it did any work."""
+_LOGS = ("metrics", "receipts", "samples", "events")
+
+
+class RunFolder:
+    """A run folder held for writing, by `create`. Use as a context manager, or `close` it.
+
+    Attributes:
+        path: the folder.
+        checkpoints: where checkpoints belong.
+        resumed: whether there was a run here already.
+        changed: config keys and versions that differ from the last session's, `key: old -> new`,
+            for people: what may keep the run from being the one it would have been.
+    """
+
+    def __init__(self, path: Path, lock: FolderLock, *, resumed: bool) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.resumed = resumed
+        self.changed: tuple[str, ...] = ()
+        self._lock = lock
+        self._logs = {name: JsonLines(path / f"{name}.jsonl") for name in _LOGS}
+
+    @classmethod
+    def create(cls, path: str | Path, config: Mapping[str, Any], *, resume: bool) -> Self:
+        """Make the folder, or take up the one that is there.
+
+        Args:
+            path: the folder; parents are made.
+            config: the resolved config, JSON-ready.
+            resume: go on with the run that is there; without one it starts as usual, so that a
+                job that may be preempted can always say `--resume`.
+
+        Raises:
+            ConfigError: there is a run and `resume` is off, or the path is a file or the folder of
+                something else. A run that stopped before it did any work is none.
+            StateError: another process trains here, or the run there is of another model.
+            CheckpointError: the folder can't be written.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_dir():
+            raise ConfigError(f"output_dir {str(path)!r} is a file; name a folder")
+        if (path / _CONFIG).exists() and not holds_run(path):
+            raise ConfigError(
+                f"output_dir {str(path)!r} holds a {_CONFIG} that is no run's (a model's?); name "
+                "another folder"
+            )
+        there = holds_run(path) and _begun(path)
+        if there and not resume:
+            raise ConfigError(
+                f"output_dir {str(path)!r} holds a run already; continue it with --resume, or "
+                "name another folder (--set output_dir=...)"
+            )
+        folder = cls(path, FolderLock(path / "run.lock"), resumed=there)
+        try:
+            folder._open(config)
+        except BaseException:
+            folder._lock.release()
+            raise
+        return folder
+
+    def _open(self, config: Mapping[str, Any]) -> None:
+        config, made_with = json_ready(config), versions()
+        if self.resumed:
+            self._take_up(config, made_with)
+        else:
+            remove(self.path / "events.jsonl")
+        write_json(self.path / _VERSIONS, made_with)
+        write_json(self.path / _CONFIG, config)
+        self.append_event("resumed" if self.resumed else "started", changed=self.changed)
+
+    def _take_up(self, config: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
+        before = read_config(self.path)
+        if before.get("model") != config.get("model"):
+            raise StateError(
+                f"run folder {str(self.path)!r} holds a run of {before.get('model')!r}, not "
+                f"{config.get('model')!r}; resume with that model or name another folder"
+            )
+        earlier = self.path / _VERSIONS
+        made_before = _read_json(earlier) if earlier.exists() else {}
+        self.changed = (*differences(before, config), *differences(made_before, made_with))
+        for log in self._logs.values():
+            log.keep(lambda _: True)
+
+    def append_metrics(self, step: int, record: Mapping[str, Any]) -> None:
+        """Add a step's metrics, flat names. A number that isn't finite becomes null."""
+        self._append("metrics", step, record)
+
+    def append_receipt(self, step: int, receipt: Mapping[str, Any]) -> None:
+        """Add a step's receipt (`plan.Receipt.as_dict()`)."""
+        self._append("receipts", step, receipt)
+
+    def append_samples(self, step: int, samples: Sequence[Mapping[str, Any]]) -> None:
+        """Add completions worth reading, one line each."""
+        for sample in samples:
+            self._append("samples", step, sample)
+
+    def append_event(self, event: str, *, step: int | None = None, **details: Any) -> None:
+        """Add something that happened. With a step, it belongs to the training's course."""
+        record = {"time": round(time.time(), 3), "event": event, **details}
+        if step is not None:
+            record["step"] = step
+        self._logs["events"].append(record)
+
+    def _append(self, log: str, step: int, record: Mapping[str, Any]) -> None:
+        if "step" in record:
+            raise StateError(f"{log}: a record names its own step {record['step']!r}; leave it out")
+        self._logs[log].append({"step": step, **record})
+
+    def save_evaluation(
+        self, name: str, tasks: Mapping[str, Mapping[str, Any]], *, step: int | None = None
+    ) -> Path:
+        """Write `eval/NAME.json` and return its path.
+
+        Args:
+            name: `before_warmup`, `before_rl`, `after_rl` are what the closing table compares.
+            tasks: by task name, `evaluate.TaskResult.as_dict()`: at least `outcome`,
+                `outcome_se` (or None), `examples` and `per_example`.
+            step: the RL step it was made at; None for evaluations before the first.
+        """
+        path = self.path / "eval" / f"{name}.json"
+        write_json(path, {"name": name, "step": step, "tasks": tasks})
+        return path
+
+    def truncate_after(self, step: int) -> None:
+        """Forget what was recorded for steps beyond `step`: they will be trained again.
+
+        Events without a step (sessions, interruptions) stay: they did happen.
+        """
+        for log in self._logs.values():
+            log.keep(lambda record: record.get("step") is None or record["step"] <= step)
+        for path in sorted((self.path / "eval").glob("*.json")):
+            evaluation = _read_json(path)
+            if evaluation.get("step") is not None and evaluation["step"] > step:
+                path.unlink()
+
+    def sync(self) -> None:
+        """Make all that was appended survive a power cut. Call before writing a checkpoint."""
+        for log in self._logs.values():
+            log.sync()
+
+    def close(self) -> None:
+        """Close the files and give the lock back. Idempotent."""
+        for log in self._logs.values():
+            log.close()
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def holds_run(path: str | Path) -> bool:
+    """Whether a folder is a run folder. (A model's folder has a `config.json` too.)"""
+    return all((Path(path) / name).is_file() for name in (_CONFIG, _VERSIONS))
+
+
+def _begun(path: Path) -> bool:
+    """Whether a run came so far that there is something to lose: a wrong config is none."""
+    return any(
+        entry.name not in _HOUSEKEEPING and not entry.name.endswith(TEMPORARY)
+        for entry in path.iterdir()
+    )
+
+
+def require_run(path: str | Path) -> Path:
+    """The path, checked. Raises `DataError` when no run is there."""
+    path = Path(path)
+    if not holds_run(path):
+        what = "holds no run" if path.is_dir() else "does not exist"
+        raise DataError(f"run folder {str(path)!r} {what}; give the output_dir of a run")
+    return path
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The resolved config of a run. Raises `DataError`."""
+    return _read_json(require_run(path) / _CONFIG)
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The metrics of a run, a record a step, `step` included. Raises `DataError`."""
+    return read_jsonl(require_run(path) / "metrics.jsonl")
+
+
+def read_receipts(path: str | Path) -> list[dict[str, Any]]:
+    """The receipts of a run. Raises `DataError`."""
+    return read_jsonl(require_run(path) / "receipts.jsonl")
+
+
+def read_samples(path: str | Path) -> list[dict[str, Any]]:
+    """The kept completions of a run. Raises `DataError`."""
+    return read_jsonl(require_run(path) / "samples.jsonl")
+
+
+def read_events(path: str | Path) -> list[dict[str, Any]]:
+    """What happened in a run. Raises `DataError`."""
+    return read_jsonl(require_run(path) / "events.jsonl")
+
+
+def read_evaluations(path: str | Path) -> dict[str, dict[str, Any]]:
+    """The evaluations of a run by name, as `save_evaluation` wrote them. Raises `DataError`."""
+    folder = require_run(path) / "eval"
+    return {file.stem: _read_json(file) for file in sorted(folder.glob("*.json"))}
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """`key: old -> new` for each dotted key that differs, in the order of the keys."""
+    old, new = flatten(before), flatten(after)
+    return [
+        f"{key}: {old.get(key, 'absent')!r} -> {new.get(key, 'absent')!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key, "absent") != new.get(key, "absent")
+    ]
+
+
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings, and lists of named mappings, as one of dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, list) and item and all(isinstance(each, Mapping) for each in item):
+            item = {str(each.get("name", index)): each for index, each in enumerate(item)}
+        if isinstance(item, Mapping) and item:
+            flat |= flatten(item, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = item
+    return flat
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{str(path)!r} can't be read: {error}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{str(path)!r} is {type(value).__name__}; it should be a JSON object")
+    return value

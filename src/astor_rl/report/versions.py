@@ -1,0 +1,57 @@
+"""What a run was made with: Python, packages, machine, and the commit of the working folder."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+
+def versions(folder: Path | None = None) -> dict[str, Any]:
+    """JSON-ready. `git` is None where `folder` (default: the working one) is no repository."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "packages": packages(),
+        "git": git_state(folder or Path.cwd()),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Every installed distribution and its version, by name."""
+    found = (
+        (distribution.metadata["Name"], distribution.version)
+        for distribution in importlib.metadata.distributions()
+    )
+    return dict(sorted((name, version) for name, version in found if name))
+
+
+def git_state(folder: Path) -> dict[str, Any] | None:
+    """`{"commit": ..., "dirty": ...}`; commit None before the first one; None without git."""
+    if _git(folder, "rev-parse", "--is-inside-work-tree") != "true":
+        return None
+    status = _git(folder, "status", "--porcelain")
+    return {
+        "commit": _git(folder, "rev-parse", "--verify", "HEAD"),
+        "dirty": None if status is None else bool(status),
+    }
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    # No optional locks: looking must not get in the way of a git command of the user's.
+    try:
+        answer = subprocess.run(
+            ["git", "--no-optional-locks", "-C", str(folder), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() if answer.returncode == 0 else None

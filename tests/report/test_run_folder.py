@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pytest
+
+from astor_rl.errors import ConfigError, DataError, StateError
+from astor_rl.report import run_folder
+from astor_rl.report.run_folder import RunFolder
+
+Make = Callable[..., RunFolder]
+Train = Callable[[RunFolder, range], None]
+Result = Callable[[dict[str, float], float | None], dict[str, Any]]
+COURSE = ("metrics.jsonl", "receipts.jsonl", "samples.jsonl", "config.json")
+
+
+def begin(make: Make, train: Train) -> Path:
+    """A run that was stopped after its first step."""
+    folder = make()
+    train(folder, range(1))
+    folder.close()
+    return folder.path
+
+
+def course(path: Path) -> dict[str, str]:
+    """Everything of a run that must not depend on whether it was interrupted."""
+    files = {name: (path / name).read_text() for name in COURSE}
+    files["events"] = json.dumps(
+        [
+            {key: value for key, value in event.items() if key != "time"}
+            for event in run_folder.read_events(path)
+            if "step" in event
+        ]
+    )
+    return files | {file.name: file.read_text() for file in sorted((path / "eval").glob("*"))}
+
+
+def test_a_killed_and_resumed_run_has_the_files_of_an_uninterrupted_one(
+    make: Make, train: Train, result: Result
+) -> None:
+    whole = make("whole")
+    train(whole, range(3))
+    whole.save_evaluation("step-2", {"io": result({"a": 1.0}, None)}, step=2)
+    train(whole, range(3, 6))
+    whole.save_evaluation("step-5", {"io": result({"a": 0.5}, None)}, step=5)
+    whole.close()
+
+    killed = make("killed")
+    train(killed, range(3))
+    killed.save_evaluation("step-2", {"io": result({"a": 1.0}, None)}, step=2)
+    train(killed, range(3, 5))
+    killed.save_evaluation("step-4", {"io": result({"a": 0.7}, None)}, step=4)
+    killed.close()
+    with (killed.path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "task/io/rew')  # the write that the kill cut
+    resumed = make("killed", resume=True)
+    assert resumed.resumed
+    assert resumed.changed == ()
+    resumed.truncate_after(2)
+    train(resumed, range(3, 6))
+    resumed.save_evaluation("step-5", {"io": result({"a": 0.5}, None)}, step=5)
+    resumed.close()
+    assert course(killed.path) == course(whole.path)
+    sessions = [e["event"] for e in run_folder.read_events(killed.path) if "step" not in e]
+    assert sessions == ["started", "resumed"]
+
+
+def test_lines_written_before_sigkill_are_all_there(tmp_path: Path) -> None:
+    program = """
+import os, signal, sys
+from astor_rl.report.run_folder import RunFolder
+folder = RunFolder.create(sys.argv[1], {"model": "tiny"}, resume=False)
+for step in range(50):
+    folder.append_metrics(step, {"x": step})
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    path = tmp_path / "run"
+    done = subprocess.run([sys.executable, "-c", program, str(path)], check=False)
+    assert done.returncode == -signal.SIGKILL
+    assert [record["x"] for record in run_folder.read_metrics(path)] == list(range(50))
+    # The dead process's lock is no obstacle.
+    RunFolder.create(path, {"model": "tiny"}, resume=True).close()
+
+
+def test_another_run_is_never_overwritten(make: Make, train: Train) -> None:
+    folder = make()
+    train(folder, range(2))
+    folder.close()
+    before = course(folder.path)
+    with pytest.raises(ConfigError, match=r"holds a run already; continue it with --resume"):
+        make()
+    assert course(folder.path) == before
+
+
+def test_a_run_that_stopped_before_any_work_is_no_obstacle(make: Make) -> None:
+    make(model="mispelt").close()
+    folder = make(model="misspelt")
+    assert not folder.resumed
+    assert [event["event"] for event in run_folder.read_events(folder.path)] == ["started"]
+    assert run_folder.read_config(folder.path)["model"] == "misspelt"
+    folder.close()
+    folder.save_evaluation("before_rl", {})
+    with pytest.raises(ConfigError, match="holds a run already"):
+        make(model="misspelt")
+
+
+def test_two_trainers_cannot_share_a_folder(make: Make) -> None:
+    make()
+    with pytest.raises(StateError, match=f"is in use by process {os.getpid()}"):
+        make(resume=True)
+
+
+def test_resume_where_nothing_is_starts_a_run(make: Make, config: dict[str, Any]) -> None:
+    folder = make(resume=True)
+    assert not folder.resumed
+    assert run_folder.read_config(folder.path) == config
+
+
+def test_resume_says_what_changed_in_the_config(make: Make, train: Train) -> None:
+    begin(make, train)
+    tasks = [{"name": "io", "ratio": 1.0}, {"name": "commit", "ratio": 3.0}]
+    folder = make(resume=True, max_steps=12, tasks=tasks, new={"key": 1})
+    assert folder.changed == (
+        "max_steps: 6 -> 12",
+        "new.key: 'absent' -> 1",
+        "tasks.commit.ratio: 2.0 -> 3.0",
+    )
+    assert run_folder.read_config(folder.path)["max_steps"] == 12
+
+
+def test_resume_says_which_versions_changed(make: Make, train: Train) -> None:
+    path = begin(make, train) / "versions.json"
+    made_with = json.loads(path.read_text())
+    made_with["packages"] |= {"numpy": "1.0", "gone": "2.0"}
+    path.write_text(json.dumps(made_with))
+    assert make(resume=True).changed == (
+        "packages.gone: '2.0' -> 'absent'",
+        f"packages.numpy: '1.0' -> {numpy.__version__!r}",
+    )
+    assert json.loads(path.read_text())["packages"]["numpy"] == numpy.__version__
+
+
+def test_resume_with_another_model_is_refused_and_the_lock_given_back(
+    make: Make, train: Train
+) -> None:
+    begin(make, train)
+    with pytest.raises(StateError, match="holds a run of 'tiny', not 'huge'"):
+        make(resume=True, model="huge")
+    make(resume=True).close()
+
+
+def test_a_file_in_the_way(tmp_path: Path, config: dict[str, Any]) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(ConfigError, match="is a file; name a folder"):
+        RunFolder.create(tmp_path / "run", config, resume=False)
+
+
+def test_numbers_that_are_not_finite_are_null(make: Make) -> None:
+    folder = make()
+    folder.append_metrics(0, {"kl": float("nan"), "x": numpy.float32(0.5)})
+    assert (folder.path / "metrics.jsonl").read_text() == '{"step": 0, "kl": null, "x": 0.5}\n'
+
+
+def test_a_record_may_not_bring_its_own_step(make: Make) -> None:
+    with pytest.raises(StateError, match="a record names its own step 3"):
+        make().append_metrics(1, {"step": 3})
+
+
+def test_a_torn_last_line_is_passed_over_and_a_damaged_one_named(make: Make, train: Train) -> None:
+    folder = make()
+    train(folder, range(2))
+    path = folder.path / "receipts.jsonl"
+    with path.open("a") as file:
+        file.write('{"step": 2')
+    assert [record["step"] for record in run_folder.read_receipts(folder.path)] == [0, 1]
+    path.write_text('{"step": 0}\n{"ste\n{"step": 2}\n')
+    with pytest.raises(DataError, match=r"receipts\.jsonl:2: not valid JSON"):
+        run_folder.read_receipts(folder.path)
+    path.write_text("[1]\n")
+    with pytest.raises(DataError, match=r"receipts\.jsonl:1: list where a JSON object"):
+        run_folder.read_receipts(folder.path)
+
+
+def test_text_with_odd_line_breaks_stays_one_line(make: Make) -> None:
+    folder = make()
+    odd = "a\u2028b\x85c\r\nd\x1e\ud800"
+    folder.append_samples(0, [{"text": odd}, {"text": "next"}])
+    folder.truncate_after(0)
+    read = run_folder.read_samples(folder.path)
+    assert [record["text"] for record in read] == [odd, "next"]
+
+
+def test_evaluations_come_back_as_saved(make: Make, result: Result) -> None:
+    folder = make()
+    saved = {"io": result({"a": 0.5}, None)}
+    path = folder.save_evaluation("before_rl", saved, step=0)
+    assert path == folder.path / "eval" / "before_rl.json"
+    evaluations = run_folder.read_evaluations(folder.path)
+    assert evaluations == {"before_rl": {"name": "before_rl", "step": 0, "tasks": saved}}
+
+
+def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no run; give"):
+        run_folder.read_metrics(tmp_path)
+    with pytest.raises(DataError, match="does not exist; give the output_dir"):
+        run_folder.read_metrics(tmp_path / "absent")
+
+
+def test_a_models_folder_is_no_run_and_is_never_written_into(
+    tmp_path: Path, config: dict[str, Any]
+) -> None:
+    (tmp_path / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    assert not run_folder.holds_run(tmp_path)
+    with pytest.raises(ConfigError, match=r"a config\.json that is no run's \(a model's\?\)"):
+        RunFolder.create(tmp_path, config, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+@pytest.mark.parametrize(("content", "problem"), [("{", "can't be read"), ("[]", "is list")])
+def test_a_damaged_config_is_named(make: Make, content: str, problem: str) -> None:
+    folder = make()
+    (folder.path / "config.json").write_text(content)
+    with pytest.raises(DataError, match=problem):
+        run_folder.read_config(folder.path)
+
+
+def test_versions_say_what_the_run_was_made_with(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    versions: dict[str, Any] = json.loads((make().path / "versions.json").read_text())
+    assert versions["python"] == platform.python_version()
+    assert versions["packages"]["numpy"] == numpy.__version__
+    assert versions["git"] is None
+
+
+def test_versions_name_the_commit_and_whether_files_differ(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    monkeypatch.chdir(repository)
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+
+    def git(*arguments: str) -> str:
+        command = ["git", *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    def state(name: str) -> dict[str, Any]:
+        return json.loads((make(name).path / "versions.json").read_text())["git"]
+
+    git("init", "-q")
+    assert state("unborn") == {"commit": None, "dirty": False}
+    (repository / "file").write_text("1")
+    git("add", "file")
+    git("commit", "-q", "-m", "one")
+    assert state("clean") == {"commit": git("rev-parse", "HEAD"), "dirty": False}
+    (repository / "file").write_text("2")
+    assert state("dirty")["dirty"] is True
