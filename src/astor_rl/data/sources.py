@@ -1,0 +1,200 @@
+"""Where rows come from: `jsonl:path`, `hf:owner/name`, `mine:path-or-installed-package`."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import json
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, cast
+
+from astor_rl.data.difficulty import estimate
+from astor_rl.data.hub import hub_rows
+from astor_rl.data.mining import MiningOptions, mine
+from astor_rl.data.mining.functions import Progress
+from astor_rl.data.rows import TASK_KINDS, Row, TaskKind
+from astor_rl.data.splits import SPLITS, Split, split_all, split_rows
+from astor_rl.errors import ConfigError, DataError
+from astor_rl.sandbox.api import SandboxPool
+
+SCHEMES = ("jsonl", "hf", "mine")
+
+
+def load_source(
+    spec: str,
+    *,
+    base_dir: Path,
+    task_kind: str,
+    sandbox: SandboxPool | None = None,
+    seed: int = 0,
+    split: str | None = None,
+    columns: Mapping[str, str] | None = None,
+    mining: MiningOptions | None = None,
+    progress: Progress | None = None,
+) -> list[Row]:
+    """Load the rows that one `source` of a configuration names.
+
+    - `jsonl:path`: JSON lines, plain or `.gz`; the path may be a glob pattern.
+    - `hf:owner/name[:config][@split]`: a Hugging Face dataset (extra `hf`); `hf:./folder` is a
+      local folder in the hub's layout. The default of the hub's split is `train`.
+    - `mine:part[,part...]`: installed packages, `stdlib`, or folders; see `mining.mine`.
+
+    A row's unit is its field `unit`; else its `id` up to `#`; else a hash of the row.
+
+    Args:
+        spec: the source.
+        base_dir: what relative paths are relative to: the configuration file's folder.
+        task_kind: which task's rows to mine; other sources are taken to have that task's rows.
+        sandbox: runs mined code; needed for `mine:` unless the result is cached.
+        seed: of the split. Mining has its own (`mining.seed`), so that runs that differ in their
+            seed share what was mined.
+        split: `train`, `validation`, `test`: only these rows, by `splits` (for `mine:` over all
+            four tasks together). None: all rows.
+        columns: row field -> the source's column, `{"prompt": "question"}`. Other columns keep
+            their names.
+        mining: how much to mine, and its seed.
+        progress: told what a slow source is doing.
+
+    Raises:
+        DataError: the source can't be read, is empty, or a row is wrong: one line that names the
+            file, the line and the field.
+        ConfigError: the spec or an option isn't understood.
+        DependencyError: `hf:` without the extra.
+    """
+    scheme, colon, rest = spec.partition(":")
+    if scheme not in SCHEMES or not colon or not rest.strip():
+        raise ConfigError(
+            f"source {spec!r} isn't understood; it must be jsonl:path, hf:owner/name "
+            "or mine:path-or-package"
+        )
+    if split is not None and split not in SPLITS:
+        raise ConfigError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
+    wanted: Split | None = split
+    if scheme == "mine":
+        if columns:
+            raise ConfigError(f"source {spec!r} has fixed fields; it takes no column mapping")
+        return _mined(rest, base_dir, task_kind, sandbox, seed, wanted, mining, progress)
+    found = _jsonl(rest, base_dir) if scheme == "jsonl" else hub_rows(rest, base_dir, split="train")
+    rows = [_row(fields, origin, task_kind, columns or {}) for origin, fields in found]
+    if not rows:
+        raise DataError(f"source {spec!r} has no rows")
+    return list(split_rows(rows, seed=seed).of(wanted)) if wanted else rows
+
+
+def _mined(
+    spec: str,
+    base_dir: Path,
+    task_kind: str,
+    sandbox: SandboxPool | None,
+    seed: int,
+    split: Split | None,
+    mining: MiningOptions | None,
+    progress: Progress | None,
+) -> list[Row]:
+    if task_kind not in TASK_KINDS:
+        raise ConfigError(
+            f"mine: makes rows of {', '.join(TASK_KINDS)}; task {task_kind!r} needs another source"
+        )
+    kind: TaskKind = task_kind
+    mined = mine(
+        spec,
+        base_dir=base_dir,
+        sandbox=sandbox,
+        options=mining,
+        progress=progress,
+    )
+    rows = list(split_all(mined.rows, seed=seed)[kind].of(split)) if split else mined.rows[kind]
+    if not rows:
+        raise DataError(
+            f"mine:{spec} gave no {split or ''} rows for {task_kind}; mine more packages".replace(
+                "  ", " "
+            )
+        )
+    return rows
+
+
+def _row(fields: dict[str, Any], origin: str, task_kind: str, columns: Mapping[str, str]) -> Row:
+    for name, column in columns.items():
+        if column not in fields:
+            has = ", ".join(sorted(fields)) or "none"
+            raise DataError(
+                f"{origin}: no column {column!r} for field {name!r}; the columns are: {has}"
+            )
+    renamed = {name: fields[column] for name, column in columns.items()}
+    taken = set(columns.values()) - set(columns)
+    merged = {name: value for name, value in fields.items() if name not in taken} | renamed
+    unit = merged.pop("unit", None)
+    difficulty = merged.get("difficulty")
+    if difficulty is None:
+        merged["difficulty"] = estimate(task_kind, merged)
+    elif not (isinstance(difficulty, int | float) and 0 <= difficulty <= 1):
+        raise DataError(f"{origin}: field 'difficulty' is {difficulty!r}; it must be in [0, 1]")
+    return Row(merged, origin, _unit(unit, merged, origin))
+
+
+def _unit(unit: object, fields: Mapping[str, Any], origin: str) -> str:
+    if unit is not None and not (isinstance(unit, str) and unit):
+        raise DataError(f"{origin}: field 'unit' is {unit!r}; it must be text")
+    identity = fields.get("id")
+    if isinstance(unit, str):
+        return unit
+    if isinstance(identity, str | int) and identity != "":
+        # Pairs of one function are numbered `name#0`, `name#1`, ...
+        return re.sub(r"#\w*$", "", str(identity))
+    content = {name: value for name, value in fields.items() if name != "difficulty"}
+    text = json.dumps(content, sort_keys=True, default=str)
+    return blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
+
+
+def _jsonl(pattern: str, base_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    path = str(base_dir / Path(pattern).expanduser())
+    is_pattern = glob.has_magic(pattern) and not Path(path).exists()
+    paths = sorted(map(Path, glob.glob(path, recursive=True))) if is_pattern else [Path(path)]
+    if not paths:
+        raise DataError(f"no file matches {pattern!r} below {base_dir}")
+    for file in paths:
+        count = 0
+        for number, line in enumerate(_lines(file), 1):
+            if line.strip():
+                count += 1
+                yield f"{file.name}:{number}", _parsed(line, f"{file}:{number}")
+        if not count:
+            raise DataError(f"{file} is empty; it must hold one JSON object a line")
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        with gzip.open(path) if packed else path.open("rb") as file:
+            for number, line in enumerate(cast("Iterable[bytes]", file), 1):
+                try:
+                    yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError as error:
+                    raise DataError(f"{path}:{number}: not UTF-8: {error.reason}") from None
+    except FileNotFoundError:
+        raise DataError(f"no file {path}") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise DataError(f"{path} is a damaged gzip file: {error}") from None
+    except OSError as error:
+        raise DataError(f"can't read {path}: {error.strerror or error}") from None
+
+
+def _parsed(line: str, place: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line, parse_constant=_refused)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}: not JSON: {error.msg} at column {error.colno}") from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: not JSON: {str(error) or 'nested too deeply'}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{place}: a row must be a JSON object, not {type(value).__name__}")
+    return value
+
+
+def _refused(text: str) -> None:
+    raise ValueError(f"{text} isn't a JSON number")
