@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager
-from typing import Any
+from contextlib import contextmanager, nullcontext
 
 import torch
+from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 
 from astor_rl.config import LoraConfig
@@ -68,6 +68,7 @@ class Policy:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         self.model: nn.Module = base
+        self._adapted = adapter is not None
         if adapter:
             self.model = add_lora(
                 base,
@@ -108,9 +109,19 @@ class Policy:
         run = completion_logprobs_unpacked if self.unpackable else completion_logprobs
         return run(model, packed, self._temperature)
 
-    def _autocast(self) -> AbstractContextManager[Any]:
-        # Leaving the context drops autocast's converted weights, so they are never stale.
-        return torch.autocast(self._device.type, self._dtype, enabled=self._dtype != torch.float32)
+    @contextmanager
+    def _autocast(self) -> Iterator[None]:
+        if self._dtype == torch.float32:
+            yield
+            return
+        # PEFT converts an adapter's input to the adapter's float32, and autocast converts it back:
+        # two copies of every activation for nothing. Leaving autocast drops its converted
+        # weights, so they are never stale.
+        with (
+            torch.autocast(self._device.type, self._dtype),
+            disable_input_dtype_casting(self.model) if self._adapted else nullcontext(),
+        ):
+            yield
 
     def update_sampler(self, sampler: Sampler, *, revision: int) -> None:
         """Hand the current weights, adapter merged, to a sampler."""
