@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from astor_rl.cli.app import run
-from astor_rl.config import parse_config
+from astor_rl.config import load_config
 from astor_rl.sandbox.probe import facilities
 from astor_rl.tasks.registry import KINDS, make_task
 
@@ -53,10 +52,9 @@ def test_a_folder_becomes_data_for_all_four_tasks(
     assert run(["mine", "./own", "-o", "data", *allowed]) == 0
     said = capsys.readouterr().out
     assert "Mining: ./own\n" in said
-    assert "put the blocks of data/tasks.toml into a run file" in said
+    assert "astor train data/run.toml" in said
 
-    written = tomllib.loads((tmp_path / "data" / "tasks.toml").read_text())
-    config = parse_config({"model": "m", **written})
+    config = load_config(tmp_path / "data" / "run.toml")
     assert {block.task for block in config.tasks} == set(KINDS)
     for block in config.tasks:
         lines = (tmp_path / "data" / block.sources[0].removeprefix("jsonl:")).read_text()

@@ -1,4 +1,4 @@
-"""`astor mine`: source code in, the four tasks' data and their `[[tasks]]` blocks out."""
+"""`astor mine`: source code in, the four tasks' data and a run file that trains on them out."""
 
 from __future__ import annotations
 
@@ -11,21 +11,47 @@ from astor_rl.report.atomic import write_text
 from astor_rl.report.console import Console
 from astor_rl.sandbox.pool import ProcessPool
 
-BLOCKS = "tasks.toml"
-"""File with the `[[tasks]]` blocks of what was mined."""
+RUN_FILE = "run.toml"
+"""The run file that trains on what was mined."""
+
+_HEAD = """\
+# Written by `astor mine {spec}`. Train on it with `astor train {path}`.
+# docs/options.md explains every key; a model of 7B or so wants warmup.steps = 0.
+
+model = "HuggingFaceTB/SmolLM2-135M-Instruct"
+output_dir = "runs/{name}"
+
+max_steps = 100
+prompts_per_step = 12
+max_prompt_length = 512
+max_completion_length = 128
+overlong = "drop"
+learning_rate = 1e-4
+micro_batch_tokens = 2048
+
+[warmup]
+steps = 100
+batch_size = 12
+learning_rate = 1e-3
+lora = true
+
+[eval]
+examples = 32
+
+"""
 
 
 def mine_to(
     spec: str, out: Path, *, seed: int, allow_missing: list[str], console: Console
 ) -> Mined:
-    """Mine into a new folder: `<task>.jsonl` for each task and `tasks.toml`.
+    """Mine into a new folder: `<task>.jsonl` for each task and `run.toml`.
 
     Raises:
         ConfigError: `out` holds mined data already.
         DataError: a source can't be found or gives nothing.
         SandboxError: a protection is missing and not allowed to be.
     """
-    if (out / BLOCKS).exists():
+    if (out / RUN_FILE).exists():
         raise ConfigError(f"{str(out)!r} holds mined data already; name another folder with --out")
     with ProcessPool(None, allow_missing=allow_missing) as sandbox:
         mined = mine_package(
@@ -35,7 +61,8 @@ def mine_to(
             options=MiningOptions(seed=seed),
             progress=console.progress,
         )
-    write_text(out / BLOCKS, blocks(mined))
+    head = _HEAD.format(spec=spec, path=out / RUN_FILE, name=out.resolve().name)
+    write_text(out / RUN_FILE, head + blocks(mined))
     return mined
 
 
@@ -54,4 +81,4 @@ def findings(mined: Mined, out: Path) -> Iterator[str]:
         listed = ", ".join(f"{count} from {name}" for name, count in by_package.items())
         yield f"{kind}: {listed or 'nothing'}"
     when = "from the cache" if mined.from_cache else f"in {mined.seconds:.0f} s"
-    yield f"mined {when} into {out}; put the blocks of {out / BLOCKS} into a run file beside it"
+    yield f"mined {when} into {out}; train on it with: astor train {out / RUN_FILE}"

@@ -19,7 +19,8 @@ class Request:
         prompt_ids: its token ids, rendered by the caller with the model's chat template.
         num_generations: G >= 1.
         max_tokens: completion length limit.
-        seed: with the weights it fixes every sampled token, whatever else is in the batch.
+        seed: of the random numbers its tokens are drawn with, whatever else is in the batch. The
+            probabilities they are drawn from may differ in their last bits with the company.
         temperature: > 0 samples; 0 is greedy.
         stop: strings that end a completion (the text keeps them).
     """

@@ -131,6 +131,19 @@ def test_a_run_is_not_overwritten(tiny_run: Write, astor: Start) -> None:
         ({"tasks": [{"name": "x", "task": "dense_tasks:letters", "source": "jsonl:gone"}]}, "gone"),
         ({"tasks": [{"name": "x", "task": "nonsense", "source": "SOURCE"}]}, "nonsense"),
         ({"learning_rat": 1.0}, "did you mean 'learning_rate'"),
+        (
+            {
+                "tasks": [
+                    {
+                        "name": "x",
+                        "task": "code_generation",
+                        "source": "SOURCE",
+                        "options": {"turns": 2},
+                    }
+                ]
+            },
+            "turns is 2; the local engine trains on one turn",
+        ),
     ],
 )
 def test_bad_input_is_one_line_and_no_traceback(

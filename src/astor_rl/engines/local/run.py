@@ -46,6 +46,7 @@ from astor_rl.engines.local.step_log import StepLog
 from astor_rl.engines.local.supervised import Batches, Demonstration, SupervisedTrainer
 from astor_rl.engines.local.trainer import LocalTrainer
 from astor_rl.engines.preparation import PreparedTask, prepare_tasks
+from astor_rl.errors import CapabilityError
 from astor_rl.report.closing import summarize
 from astor_rl.report.console import Console
 from astor_rl.report.run_folder import RunFolder
@@ -75,12 +76,22 @@ def train(
         AstorError: one line for a person; the run folder is left resumable.
         KeyboardInterrupt: stopped on request, after a checkpoint.
     """
+    _require_one_turn(config)
     processes = processes_wanted(config.num_processes)
     args = (config, make_console, resume, base_dir)
     if processes > 1 and not under_launcher():
         launch(_train_here, args, processes=processes)
     else:
         _train_here(*args)
+
+
+def _require_one_turn(config: RunConfig) -> None:
+    for task in config.tasks:
+        if task.options.get("turns", 1) != 1:
+            raise CapabilityError(
+                f"tasks[{task.name}].options.turns is {task.options['turns']!r}; the local engine "
+                "trains on one turn"
+            )
 
 
 def _train_here(
