@@ -59,7 +59,7 @@ class WarmupConfig(_Section):
     """Train the warm-up through an adapter that is merged, instead of all weights."""
     order: Literal["easy", "mixed"] = "mixed"
     """`easy`: examples by rising difficulty; `mixed`: shuffled."""
-    save_steps: Count = 100
+    save_steps: PositiveCount = 100
 
 
 class RolloutConfig(_Section):
@@ -75,8 +75,6 @@ class SandboxConfig(_Section):
 
     workers: Count = 0
     """Processes; 0 takes one per CPU core."""
-    wall_s: Positive = 4.0
-    memory_mb: PositiveCount = 512
     allow_missing: list[str] = []
     """Protections this run may do without, by name (`astor doctor` lists them)."""
 
@@ -139,7 +137,7 @@ class RunConfig(_Section):
     max_steps: Count = 100
     report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = []
     resume_from_checkpoint: str | None = None
-    save_steps: Count = 20
+    save_steps: PositiveCount = 20
     save_total_limit: PositiveCount = 2
     log_completions: Count = 8
     trust_remote_code: bool = False
@@ -172,15 +170,15 @@ class RunConfig(_Section):
 
     advantage: Literal["decoupled", "shaped"] = "decoupled"
     format_weight: NonNegative = 0.1
-    std_floor: NonNegative = 0.05
+    std_floor: Positive = 0.05
     scale_rewards: Literal["group", "batch", "none"] = "group"
     beta: NonNegative = 0.001
-    epsilon: Positive = 0.2
+    epsilon: Annotated[float, Field(gt=0, lt=1)] = 0.2
     epsilon_high: Positive | None = None
     loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo"] = "dapo"
     task_norm: Literal["none", "task"] = "none"
     kl_estimator: Literal["k3", "k3_ratio", "k2"] = "k3"
-    importance_cap: Positive | None = 2.0
+    importance_cap: Positive | Literal["off"] = 2.0
     importance_level: Literal["token", "sequence"] = "token"
 
     lora: LoraConfig = LoraConfig()
@@ -208,6 +206,11 @@ class RunConfig(_Section):
                     f"tasks[{task.name}].task = {task.task!r}: must be one of {', '.join(KINDS)}, "
                     "or 'module:attribute' of your own"
                 )
+        if self.warmup.steps and self.warmup.lora and not self.lora.enabled:
+            raise ValueError(
+                "warmup.lora is true and lora.enabled is false; the adapter is set in [lora]: "
+                "switch both on, or warmup.lora off"
+            )
         if self.data.validation_share + self.data.test_share >= 1:
             raise ValueError(
                 "data: validation_share + test_share is "

@@ -4,8 +4,8 @@
     observe_groups        the rewards, as they come
     observe_update        what the optimiser's step measured
 
-It runs inside any trainer: numpy and the standard library only, no clock, no files. METHOD.md has
-the mathematics; `utility/`, `schedule/` and `calibrate/` have it in code.
+It runs inside any trainer: numpy and the standard library only, no clock, no files. The mathematics
+is in docs/method.md, and in code in `utility/`, `schedule/` and `calibrate/`.
 
 **Determinism.** The same seed, tasks and observations give the same plans. The order of the tasks
 doesn't matter (they are kept by name), nor does the order in which groups arrive between two
@@ -31,7 +31,13 @@ from astor_rl.checks import check_count, check_keys
 from astor_rl.errors import PlanError, StateError
 from astor_rl.plan import GroupOutcome, PlanItem, Receipt, StepPlan, TaskSpec, UpdateStats
 from astor_rl.receipt import GIVEN_NOTE, explain, task_figures
-from astor_rl.schedule.boundary import check_request, checked_group, checked_stats, checked_tasks
+from astor_rl.schedule.boundary import (
+    UPDATE_FIGURES,
+    check_request,
+    checked_group,
+    checked_stats,
+    checked_tasks,
+)
 from astor_rl.schedule.flights import Flight
 from astor_rl.schedule.prompts import PromptOptions
 from astor_rl.schedule.quota import ScheduleOptions
@@ -47,7 +53,7 @@ MAX_IN_FLIGHT = 256
 
 @dataclass(frozen=True, slots=True)
 class CoordinatorOptions:
-    """Every option of the core, a section each; the defaults are METHOD.md's."""
+    """Every option of the core, a section each; the defaults are docs/method.md's."""
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
@@ -102,8 +108,6 @@ class Coordinator:
         self._last_revision = 0
         self._ledger: dict[str, dict[str, float]] = {name: {} for name in self._tasks}
         self._notes: list[str] = []
-
-    # ------------------------------------------------------------------ the step
 
     def plan(
         self,
@@ -213,8 +217,10 @@ class Coordinator:
             return
         if stats.probe is not None and self._options.synergy.enabled:
             self._synergy.observe(flight.plan.revision, stats.probe)
+        fresh = any(figures.values())  # an update without figures (a refill's) changes none
         for name, values in figures.items():
-            self._ledger[name].update(values)
+            kept = {f: v for f, v in self._ledger[name].items() if f not in UPDATE_FIGURES}
+            self._ledger[name] = {**(kept if fresh else self._ledger[name]), **values}
             if "kl" in values:
                 self._calibrator.observe(name, values["kl"])
         flight.updated = True
@@ -228,8 +234,6 @@ class Coordinator:
             PlanError: the plan is not in flight.
         """
         self._retire(self._flight(plan_id))
-
-    # ------------------------------------------------------------------ what can be asked
 
     @property
     def snapshot(self) -> UtilitySnapshot:
@@ -276,8 +280,6 @@ class Coordinator:
         self._calibrator.add_task(spec.name)
         self._ledger[spec.name] = {}
         self._snapshot = None
-
-    # ------------------------------------------------------------------ how a plan comes about
 
     def _check_plan(
         self, revision: int, need: Mapping[str, int] | None, available: Mapping[str, int] | None
@@ -369,8 +371,6 @@ class Coordinator:
             )
         return receipt
 
-    # ------------------------------------------------------------------ how evidence comes in
-
     def _flight(self, plan_id: int) -> Flight:
         flight = self._flights.get(plan_id)
         if flight is None:
@@ -393,8 +393,6 @@ class Coordinator:
             if row >= 0:
                 self._scheduler.book(item.task).release(row)
         del self._flights[flight.plan.id]
-
-    # ------------------------------------------------------------------ surviving a crash
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later plan depends on, plans in flight included.

@@ -49,7 +49,7 @@ class PlanItem:
         beta: the KL coefficient of every rollout of this group.
         propensity: conditional inclusion probability of this draw, in (0, 1].
         half: 0 or 1: which half of its task's groups it belongs to on a probe step
-            (METHOD.md, Synergy). Always set; only used when the plan is a probe.
+            (docs/method.md, Synergy). Always set; only used when the plan is a probe.
     """
 
     slot: int

@@ -103,7 +103,7 @@ def test_a_share_out_of_range(share: float) -> None:
 
 @pytest.mark.shared
 def test_the_shared_training_code_is_clean(shared_data: Path) -> None:
-    """SOURCES.md says that it was cleaned by this very rule."""
+    """Its own notes say that it was cleaned by this very rule."""
 
     def rows(pattern: str) -> list[Row]:
         return [

@@ -127,6 +127,8 @@ def allowed_and_not(kind: str, given: str) -> tuple[list[Any], list[Any]]:
     choices = [word.strip('"') for word in re.findall(r'`("[^"]*")`', given)]
     if kind == "list of texts":
         return [[], *([word] for word in choices)], ["text", [1], *([["no such"]] * bool(choices))]
+    if kind == "number or text":
+        return [1.0, *choices], ["no such", 0.0, True]
     if choices:
         return choices, ["no such", 1]
     if kind in ("integer", "number"):

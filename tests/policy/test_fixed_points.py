@@ -1,4 +1,4 @@
-"""KL-regularised bandits: where the loss leads, against closed forms (METHOD.md, Exact checks)."""
+"""KL-regularised bandits: where the loss leads, against the closed forms of docs/method.md."""
 
 from __future__ import annotations
 

@@ -204,7 +204,7 @@ def test_tests_that_swallow_or_disarm_the_deadline(targets: Targets) -> None:
     """
     (result,) = targets(swallow, per_target_s=0.5)
     assert result.status == "timeout"
-    disarm = "import signal\nsignal.signal(signal.SIGALRM, signal.SIG_IGN)\nwhile True: pass"
+    disarm = "import signal\nsignal.signal(signal.SIGPROF, signal.SIG_IGN)\nwhile True: pass"
     (result,) = targets(disarm, per_target_s=0.5, limits=Limits(wall_s=1, cpu_s=30))
     assert (result.status, result.message) == ("timeout", "wall-clock deadline")
 

@@ -76,7 +76,7 @@ def test_corrected_cosine_is_consistent_where_the_plain_one_is_not(snr: float) -
 
 @pytest.mark.parametrize("snr", [1.0, 0.1])
 def test_interval_covers_the_truth_in_nine_of_ten_trials(snr: float) -> None:
-    """METHOD.md, Exact checks: the 95% interval covers at least 90% of 200 trials."""
+    """docs/method.md, Exact checks: the 95% interval covers at least 90% of 200 trials."""
     rng = np.random.default_rng(11)
     means = directions(PAIR)
     covered = resolved = 0

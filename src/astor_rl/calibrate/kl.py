@@ -1,4 +1,4 @@
-"""Module 2: how tightly each task is held to the reference policy (METHOD.md, Module 2).
+"""Module 2: how tightly each task is held to the reference policy (docs/method.md, Module 2).
 
     z_k = (U_k - mean U) / max(sd U, s0)        shrunk by its noise, see `standardise`
     m_k = c exp(-kappa z_k), clipped to [m_min, m_max]

@@ -1,9 +1,8 @@
 """Keep what is held out, out: drop training rows that repeat a held-out item.
 
-The rule is that of the project's real data (SOURCES.md, Decontamination): a training row is
-dropped if its identifier-blind syntax tree equals a held-out one, if at least 40% of its 12-token
-shingles occur in one held-out item, or if the task text is equal. Diffs have no syntax tree: their
-changed lines are compared instead.
+A training row is dropped if its identifier-blind syntax tree equals a held-out one, if at least 40%
+of its 12-token shingles occur in one held-out item, or if the task text is equal. Diffs have no
+syntax tree: their changed lines are compared instead.
 """
 
 from __future__ import annotations

@@ -5,16 +5,16 @@ Shared by every engine. What it drops, it counts and reports; nothing vanishes s
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from astor_rl.config import RunConfig, TaskConfig, as_list
 from astor_rl.data.decontaminate import decontaminate
 from astor_rl.data.rows import Row
+from astor_rl.data.selection import select
 from astor_rl.data.sources import load_source
 from astor_rl.data.splits import split_all
 from astor_rl.errors import DataError
@@ -164,6 +164,8 @@ def _split(rows: Mapping[str, _Rows], config: RunConfig) -> None:
         # another task's examples of the same functions may be held out.
         task.validation = task.validation or list(splits[name].validation)
         task.test = task.test or list(splits[name].test)
+        if splits[name].left_out:
+            task.dropped["kept for test"] = len(splits[name].left_out)
 
 
 def _clean(rows: Mapping[str, _Rows], config: RunConfig, *, base_dir: Path, note: Note) -> None:
@@ -185,10 +187,14 @@ def _finish(
     prompts: dict[str, tuple[tuple[Message, ...], tuple[int, ...]]] = {}
     dropped = dict(rows.dropped)
 
-    def examples(split: str, wanted: list[Row]) -> tuple[Example, ...]:
-        kept: dict[str, Example] = {}
+    def examples(split: str, wanted: Sequence[Row]) -> list[tuple[Row, Example]]:
+        kept: dict[str, tuple[Row, Example]] = {}
         for row in wanted:
-            example = task.example(row.fields, origin=row.origin, unit=row.unit)
+            # The guessed difficulty is ours, not the row's: it is no part of the content.
+            fields = {name: value for name, value in row.fields.items() if name != "difficulty"}
+            example = replace(
+                task.example(fields, origin=row.origin, unit=row.unit), difficulty=row.difficulty
+            )
             if example.key in kept:
                 dropped["repeated"] = dropped.get("repeated", 0) + 1
                 continue
@@ -203,9 +209,9 @@ def _finish(
                     )
                 dropped[f"overlong ({split})"] = dropped.get(f"overlong ({split})", 0) + 1
                 continue
-            kept[example.key] = example
+            kept[example.key] = (row, example)
             prompts[example.key] = (messages, ids)
-        return tuple(kept.values())
+        return list(kept.values())
 
     train = _choose(examples("train", rows.train), block, config.seed)
     if not train:
@@ -217,8 +223,8 @@ def _finish(
         block,
         task,
         train,
-        examples("validation", rows.validation),
-        examples("test", rows.test),
+        tuple(example for _, example in examples("validation", rows.validation)),
+        tuple(example for _, example in examples("test", rows.test)),
         prompts,
         dropped,
     )
@@ -229,14 +235,11 @@ def _finish(
     return prepared
 
 
-def _choose(examples: tuple[Example, ...], block: TaskConfig, seed: int) -> tuple[Example, ...]:
-    """At most `max_examples`: the easiest, or a random sample. The order is the file's."""
-    if block.max_examples is None or len(examples) <= block.max_examples:
-        return examples
-    if block.order == "easy":
-        ranked = sorted(examples, key=lambda e: 1.0 if e.difficulty is None else e.difficulty)
-        chosen = {example.key for example in ranked[: block.max_examples]}
-    else:
-        rng = random.Random(f"{seed}:{block.name}")
-        chosen = {example.key for example in rng.sample(examples, block.max_examples)}
-    return tuple(example for example in examples if example.key in chosen)
+def _choose(
+    candidates: Sequence[tuple[Row, Example]], block: TaskConfig, seed: int
+) -> tuple[Example, ...]:
+    """At most `max_examples`, units taking turns; in the order of `select`."""
+    by_row = {id(row): example for row, example in candidates}
+    rows = [row for row, _ in candidates]
+    chosen = select(rows, max_examples=block.max_examples, order=block.order, seed=seed)
+    return tuple(by_row[id(row)] for row in chosen)

@@ -1,4 +1,4 @@
-"""Group-relative advantages from outcome and format rewards (METHOD.md, Advantage)."""
+"""Group-relative advantages from outcome and format rewards (docs/method.md, Advantage)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class GroupAdvantages:
         advantages_NG: float32; exactly 0 for invalid rollouts and for groups of equal rewards.
         nonzero_N: whether any advantage of the group is non-zero.
         outcome_varies_N: whether two valid rollouts of the group have different outcomes: the
-            groups that synergy is measured from (METHOD.md, Synergy).
+            groups that synergy is measured from (docs/method.md, Synergy).
     """
 
     advantages_NG: Tensor
@@ -48,7 +48,7 @@ def group_advantages(
     format_weight: float = 0.1,
     std_floor: float = 0.05,
 ) -> GroupAdvantages:
-    """Turn rewards into advantages (METHOD.md, Advantage).
+    """Turn rewards into advantages (docs/method.md, Advantage).
 
     `decoupled`: (o - mean o) / max(std o, std_floor) + format_weight (f - mean f).
     `shaped`: (r - mean r) / (std r + 1e-4) with r = o + format_weight f, as TRL 1.16 does.

@@ -1,4 +1,4 @@
-"""What each task put into the loss: shares, KL, clipping (METHOD.md, Module 2, the ledger).
+"""What each task put into the loss: shares, KL, clipping (docs/method.md, Module 2, the ledger).
 
 The log-files of this room: every name in `Ledger.metrics` is explained there.
 """

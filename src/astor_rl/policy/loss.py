@@ -1,4 +1,4 @@
-"""The clipped GRPO loss with a KL coefficient for each sample (METHOD.md, Module 2).
+"""The clipped GRPO loss with a KL coefficient for each sample (docs/method.md, Module 2).
 
 A step's tokens are flat; a token's loss is `weight x (policy + beta x KL)`. All four of TRL's
 normalisations are a choice of `weight`, and the weights come from counts of the *whole* step
@@ -199,7 +199,7 @@ class LossNormalizer:
         """What turns a half-batch's share of the step's gradient into a mean with fixed counts.
 
         The step's denominators change from step to step with the batch's make-up; a gradient
-        probe needs a mean over its own `samples` rollouts (METHOD.md, Synergy). Multiply the
+        probe needs a mean over its own `samples` rollouts (docs/method.md, Synergy). Multiply the
         half's gradient, computed under `weights`, by this. Token counts become
         `max_completion_length` for each sample, except in `grpo`, whose token mean is kept.
 
@@ -252,7 +252,7 @@ def grpo_loss(
     *,
     entropy_T: Tensor | None = None,
 ) -> LossTerms:
-    """The loss of a bin of whole completions (METHOD.md, Module 2; TRL 1.16 for equal betas).
+    """The loss of a bin of whole completions (docs/method.md, Module 2; TRL 1.16 for equal betas).
 
     Policy term: -min(r A, clip(r) A) with r = pi / pi_old. KL term: beta of the completion times
     the estimator. Both are multiplied by the stop-gradient min(pi_old / pi_sampler, C) and by the

@@ -1,4 +1,4 @@
-"""Who may attend to whom in a packed sequence (METHOD.md, Packing)."""
+"""Who may attend to whom in a packed sequence (docs/method.md, Packing)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lay a step's groups out flat and fill bins with them (METHOD.md, Packing).
+"""Lay a step's groups out flat and fill bins with them (docs/method.md, Packing).
 
 A bin is one sequence of [prompt][c1]…[cG] blocks. Positions restart after each prompt, so every
 completion sees the positions it would have alone. A completion's last token predicts nothing and

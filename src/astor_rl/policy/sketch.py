@@ -1,4 +1,4 @@
-"""Inner products of half-batch gradients, whole or sketched (METHOD.md, Synergy)."""
+"""Inner products of half-batch gradients, whole or sketched (docs/method.md, Synergy)."""
 
 from __future__ import annotations
 

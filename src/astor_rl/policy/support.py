@@ -1,4 +1,4 @@
-"""What a model is made of, and whether that allows packing (METHOD.md, Packing)."""
+"""What a model is made of, and whether that allows packing (docs/method.md, Packing)."""
 
 from __future__ import annotations
 

@@ -180,7 +180,9 @@ def change(before: Mapping[str, Any] | None, after: Mapping[str, Any] | None) ->
     old, new = before.get("per_example") or {}, after.get("per_example") or {}
     if old and old.keys() == new.keys():
         gaps = [new[key] - old[key] for key in old]
-        return Change(_mean(gaps), standard_error(gaps), paired=True)
+        # Gaps that are all alike (a few examples, none changed) say nothing of their spread.
+        se = standard_error(gaps) if min(gaps) < max(gaps) else None
+        return Change(_mean(gaps), se, paired=True)
     if before.get("outcome") is None or after.get("outcome") is None:
         return None
     errors = [before.get("outcome_se"), after.get("outcome_se")]

@@ -15,7 +15,7 @@ class TaskView:
     Attributes:
         name: the task.
         prompts: prompts of it in this batch.
-        quota: its requested share of the batch, in [0, 1].
+        quota: its share of the batch, in [0, 1].
         beta: its KL coefficient.
         reward: mean outcome over this batch's judged rollouts, in [0, 1]; None without any.
         groups, effective_groups: finished groups, and those with outcome variance.

@@ -90,6 +90,10 @@ def checked_group(plan: StepPlan, group: GroupOutcome) -> GroupOutcome:
     return GroupOutcome(group.slot, outcomes, int(group.invalid), int(group.tokens))
 
 
+UPDATE_FIGURES = ("kl", "loss_tokens", "policy_loss_share", "kl_loss_share", "nonzero_groups")
+"""What an update reports by task, `UpdateStats`' names."""
+
+
 def checked_stats(stats: UpdateStats, tasks: Collection[str]) -> dict[str, dict[str, float]]:
     """The update's figures by task and name.
 
@@ -98,11 +102,7 @@ def checked_stats(stats: UpdateStats, tasks: Collection[str]) -> dict[str, dict[
     """
     figures: dict[str, dict[str, float]] = {name: {} for name in tasks}
     by_name: dict[str, Mapping[str, float]] = {
-        "kl": stats.kl,
-        "loss_tokens": stats.loss_tokens,
-        "policy_loss_share": stats.policy_loss_share,
-        "kl_loss_share": stats.kl_loss_share,
-        "nonzero_groups": stats.nonzero_groups,
+        figure: getattr(stats, figure) for figure in UPDATE_FIGURES
     }
     for figure, values in by_name.items():
         for task, value in values.items():

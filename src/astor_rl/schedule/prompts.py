@@ -1,4 +1,4 @@
-"""Module 1, second half: which prompts of a task to train on (METHOD.md, Module 1).
+"""Module 1, second half: which prompts of a task to train on (docs/method.md, Module 1).
 
     u = V + eta max(0, |progress| - SE(progress)), at least u_min
     V = (n0 v0 + sum w v) / (n0 + sum w)

@@ -1,4 +1,4 @@
-"""Module 1, first half: how many prompts of the batch each task gets (METHOD.md, Module 1).
+"""Module 1, first half: how many prompts of the batch each task gets (docs/method.md, Module 1).
 
     q_k  proportional to  m_k exp((U_k - se_k^2 / (2 tau)) / tau)      [ / cost_k when cost-aware ]
     q'_k = (1 - eps) q_k + eps m_k

@@ -1,4 +1,4 @@
-"""Learning potential: how much a task's rollouts disagree (METHOD.md, Learning potential).
+"""Learning potential: how much a task's rollouts disagree (docs/method.md, Learning potential).
 
 A group whose rollouts all score the same has nothing to teach a group-relative policy gradient;
 one whose rewards differ has. P_k averages the unbiased sample variance of the *outcome* reward
@@ -136,8 +136,8 @@ class Potential:
     """Learning potential of every task, from groups as they are observed.
 
     Each group weighs 2^(-age / half_life), age in revisions: with equally many groups at every
-    revision this is METHOD.md's average over revisions; with unequally many, a revision counts by
-    its groups, which is the average of least variance.
+    revision this is docs/method.md's average over revisions; with unequally many, a revision counts
+    by its groups, which is the average of least variance.
     """
 
     def __init__(self, tasks: Iterable[str], options: PotentialOptions) -> None:

@@ -1,4 +1,4 @@
-"""Cross-task synergy: do two tasks pull the policy the same way? (METHOD.md, Synergy)
+"""Cross-task synergy: do two tasks pull the policy the same way? (docs/method.md, Synergy)
 
 The cosine of two *measured* gradients is biased to zero by their noise, and published cosines of
 RL task gradients (0.002-0.016) are far below the noise of one batch. So the norms in the

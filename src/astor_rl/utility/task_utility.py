@@ -1,4 +1,4 @@
-"""Task utility: what each task is worth now (METHOD.md, Task utility).
+"""Task utility: what each task is worth now (docs/method.md, Task utility).
 
 `additive` U_k = P_k + lambda S_k; `multiplicative` U_k = P_k (1 + lambda S_k), the form of TAC
 (arXiv 2606.25178). With two tasks S_1 = S_2, so additive synergy cancels in the softmax over

@@ -366,7 +366,7 @@ def merge_lora(model: Any) -> Any:
 
 
 class ReferencePolicy:
-    """The policy as it is at construction, to measure KL against (METHOD.md, Notation and clock).
+    """The policy as it is at construction, to measure KL against (docs/method.md, Notation).
 
     With LoRA it is the model itself with its adapter off, and costs nothing: construct it while the
     adapter is new. With full-weights training it is a frozen copy.

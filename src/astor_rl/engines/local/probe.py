@@ -1,6 +1,6 @@
 """The gradient probe: half-batch policy gradients by task, and their inner products.
 
-The Gram goes to the coordinator, which turns it into synergy (METHOD.md, Synergy).
+The Gram goes to the coordinator, which turns it into synergy (docs/method.md, Synergy).
 """
 
 from __future__ import annotations

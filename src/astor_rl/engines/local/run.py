@@ -10,7 +10,7 @@ import functools
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -53,7 +53,10 @@ from astor_rl.report.run_folder import RunFolder
 from astor_rl.report.trackers import Trackers
 from astor_rl.rollout.base import Sampler
 from astor_rl.rollout.transformers import TransformersSampler
+from astor_rl.sandbox.api import SandboxPool
 from astor_rl.sandbox.pool import ProcessPool
+
+T = TypeVar("T")
 
 BASE = "base"
 """Folder in the run: the policy at RL step 0, which is the reference."""
@@ -142,16 +145,7 @@ class _Run:
         workers = config.sandbox.workers or None
         with ProcessPool(workers, allow_missing=config.sandbox.allow_missing) as sandbox:
             self._stage("Preparing examples")
-            tasks = prepare_tasks(
-                config,
-                sandbox=sandbox,
-                render=lambda messages: render_prompt(
-                    loaded.tokenizer, messages, chat_template_kwargs=config.chat_template_kwargs
-                ),
-                base_dir=self._base_dir,
-                note=self._note,
-                progress=self._console.progress if self._console else _silent,
-            )
+            tasks = self._main_first(lambda: self._prepare(sandbox, loaded.tokenizer))
             sampler = TransformersSampler(
                 loaded.model,
                 decode=functools.partial(loaded.tokenizer.decode, skip_special_tokens=True),
@@ -191,10 +185,26 @@ class _Run:
                 progress=self._note,
             )
 
-        # Rank 0 first: it may have to download and convert.
-        loaded = load() if self._world.is_main else None
+        return self._main_first(load)
+
+    def _main_first(self, make: Callable[[], T]) -> T:
+        """Rank 0 downloads, converts or mines; the others find it in the cache."""
+        made = make() if self._world.is_main else None
         self._world.barrier()
-        return loaded or load()
+        return make() if made is None else made
+
+    def _prepare(self, sandbox: SandboxPool, tokenizer: Any) -> list[PreparedTask]:
+        config = self._config
+        return prepare_tasks(
+            config,
+            sandbox=sandbox,
+            render=lambda messages: render_prompt(
+                tokenizer, messages, chat_template_kwargs=config.chat_template_kwargs
+            ),
+            base_dir=self._base_dir,
+            note=self._note,
+            progress=self._console.progress if self._console else _silent,
+        )
 
     def _warm_up(
         self, loaded: LoadedModel, tasks: Sequence[PreparedTask], sampler: Sampler
@@ -327,11 +337,14 @@ class _Run:
                     self._save(self._path / "checkpoints", done, trainer.state_dict())
                 if asked and not last:
                     raise KeyboardInterrupt
+        if trackers:
+            trackers.finish()
         return policy
 
     def _restore(self, trainer: LocalTrainer) -> None:
-        named = self._config.resume_from_checkpoint
-        found = Path(named) if named else latest_checkpoint(self._path / "checkpoints")
+        found = latest_checkpoint(self._path / "checkpoints")
+        if found is None and self._config.resume_from_checkpoint:
+            found = Path(self._config.resume_from_checkpoint)
         if found is not None:
             trainer.load_state_dict(load_checkpoint(found))
             self._note(f"RL continues at step {trainer.steps_done} ({found.name})")

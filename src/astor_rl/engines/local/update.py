@@ -97,7 +97,9 @@ class Updater:
             kl_estimator=config.kl_estimator,
             task_norm=config.task_norm,
             max_completion_length=config.max_completion_length,
-            importance_cap=config.importance_cap or float("inf"),
+            importance_cap=float("inf")
+            if config.importance_cap == "off"
+            else config.importance_cap,
             importance_level=config.importance_level,
         )
         self._optimizer = torch.optim.AdamW(
