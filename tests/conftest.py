@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-# As the command line sets it, before anything loads torch; and no test may reach for a hub.
+# As the command line sets it, before anything loads torch.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -18,7 +18,7 @@ from astor_rl.types import Example, Invalid, Rollout, Score
 
 def item(task: str, number: int) -> HeldOut:
     example = Example(f"{task}-{number}", {}, f"rows:{number}", f"u{number}")
-    return HeldOut(task, example, ({"role": "user", "content": "?"},), (1, 2), 8)
+    return HeldOut(number, task, example, ({"role": "user", "content": "?"},), (1, 2), 8)
 
 
 def rollout(index: int = 0, *, reason: str = "stop") -> Rollout:

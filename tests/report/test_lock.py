@@ -80,7 +80,7 @@ def test_release_leaves_a_successors_lock_alone(tmp_path: Path) -> None:
 
 def test_start_times_tell_processes_apart() -> None:
     assert started_at(os.getpid()) == started_at(os.getpid())
-    assert started_at(os.getpid()) != started_at(os.getppid())
+    assert started_at(os.getpid()) != started_at(1)  # a parent may be of the same clock tick
     with subprocess.Popen([sys.executable, "-c", ""]) as child:
         child.wait()
     assert started_at(child.pid) is None

@@ -205,7 +205,8 @@ def test_evaluations_come_back_as_saved(make: Make, result: Result) -> None:
     path = folder.save_evaluation("before_rl", saved, step=0)
     assert path == folder.path / "eval" / "before_rl.json"
     evaluations = run_folder.read_evaluations(folder.path)
-    assert evaluations == {"before_rl": {"name": "before_rl", "step": 0, "tasks": saved}}
+    made = {"name": "before_rl", "step": 0, "settings": {}, "tasks": saved}
+    assert evaluations == {"before_rl": made}
 
 
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:

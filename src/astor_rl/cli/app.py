@@ -89,6 +89,7 @@ def train(
         typer.echo(f"astor {__version__}: {config} -> {folder}")
         from astor_rl.engines.local.run import train as train_locally
         from astor_rl.report.console import make_console
+        from astor_rl.report.run_folder import holds_run, read_base_dir
 
         train_locally(
             run,
@@ -96,7 +97,7 @@ def train(
                 make_console, live=False if plain else None, quiet=not debug
             ),
             resume=resume,
-            base_dir=config.parent,
+            base_dir=read_base_dir(config.parent) if holds_run(config.parent) else config.parent,
         )
 
 

@@ -19,7 +19,7 @@ from astor_rl.errors import ConfigError, DataError, ModelError
 from astor_rl.evaluate.heldout import TaskResult, evaluate, summarise
 from astor_rl.report import text
 from astor_rl.report.console import Console
-from astor_rl.report.run_folder import holds_run
+from astor_rl.report.run_folder import holds_run, read_base_dir
 from astor_rl.rollout.transformers import TransformersSampler
 from astor_rl.sandbox.pool import ProcessPool
 
@@ -44,8 +44,7 @@ def find_target(target: str, config: Path | None, overrides: list[str] | None) -
 
     Args:
         target: a run folder (its final model is meant), a model folder, or a hub id.
-        config: a run file; by default the run's own config, with relative sources looked up from
-            the working folder.
+        config: a run file; by default the run's own config.
         overrides: as in `load_config`.
 
     Raises:
@@ -58,7 +57,7 @@ def find_target(target: str, config: Path | None, overrides: list[str] | None) -
             f"{target!r} is no run folder; say what to evaluate it on: --config run.toml"
         )
     path = config or Path(target) / "config.json"
-    base_dir = config.parent if config else Path.cwd()
+    base_dir = config.parent if config else read_base_dir(target)
     final = Path(target) / FINAL
     if is_run and not final.is_dir():
         raise ModelError(

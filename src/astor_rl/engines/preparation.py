@@ -152,18 +152,25 @@ def _load(
 
 def _split(rows: Mapping[str, _Rows], config: RunConfig) -> None:
     """Cut validation and test examples out of the training rows where no source gives them."""
+    given = {
+        split: all(getattr(task, split) for task in rows.values())
+        for split in ("validation", "test")
+    }
     splits = split_all(
         {name: task.train for name, task in rows.items()},
         seed=config.seed,
-        validation=config.data.validation_share,
-        test=config.data.test_share,
+        validation=0.0 if given["validation"] else config.data.validation_share,
+        test=0.0 if given["test"] else config.data.test_share,
     )
     for name, task in rows.items():
         task.train = list(splits[name].train)
-        # A given source replaces the cut; the rows cut for it stay out of training, because
-        # another task's examples of the same functions may be held out.
-        task.validation = task.validation or list(splits[name].validation)
-        task.test = task.test or list(splits[name].test)
+        for split in ("validation", "test"):
+            cut = list(getattr(splits[name], split))
+            if not getattr(task, split):
+                setattr(task, split, cut)
+            elif cut:
+                # They stay out of training: another task may be judged on the same functions.
+                task.dropped[f"held out for other tasks ({split})"] = len(cut)
         if splits[name].left_out:
             task.dropped["kept for test"] = len(splits[name].left_out)
 

@@ -21,8 +21,12 @@ Prompt = tuple[tuple[Message, ...], tuple[int, ...]]
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
-    """One example to evaluate: where it belongs and how it is asked."""
+    """One example to evaluate: where it belongs and how it is asked.
 
+    `number` counts through the whole evaluation, on all ranks; its samples' seed follows from it.
+    """
+
+    number: int
     task: str
     example: Example
     messages: tuple[Message, ...]
@@ -98,7 +102,7 @@ def evaluate(
             prompt_ids=item.prompt_ids,
             num_generations=samples,
             max_tokens=item.max_tokens,
-            seed=seed + index,
+            seed=seed + item.number,
             temperature=temperature,
         )
         for index, item in enumerate(items)

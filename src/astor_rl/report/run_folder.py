@@ -27,6 +27,7 @@ from astor_rl.report.versions import versions
 
 _CONFIG = "config.json"
 _VERSIONS = "versions.json"
+_BASE_DIR = "base_dir"
 _HOUSEKEEPING = {_CONFIG, _VERSIONS, "events.jsonl", "run.lock", "crash.txt"}
 """What a run leaves that stopped before it did any work."""
 _LOGS = ("metrics", "receipts", "samples", "events")
@@ -52,12 +53,20 @@ class RunFolder:
         self._logs = {name: JsonLines(path / f"{name}.jsonl") for name in _LOGS}
 
     @classmethod
-    def create(cls, path: str | Path, config: Mapping[str, Any], *, resume: bool) -> Self:
+    def create(
+        cls,
+        path: str | Path,
+        config: Mapping[str, Any],
+        *,
+        resume: bool,
+        base_dir: str | Path = ".",
+    ) -> Self:
         """Make the folder, or take up the one that is there.
 
         Args:
             path: the folder; parents are made.
             config: the resolved config, JSON-ready.
+            base_dir: where the config's relative sources start.
             resume: go on with the run that is there; without one it starts as usual, so that a
                 job that may be preempted can always say `--resume`.
 
@@ -83,14 +92,15 @@ class RunFolder:
             )
         folder = cls(path, FolderLock(path / "run.lock"), resumed=there)
         try:
-            folder._open(config)
+            folder._open(config, Path(base_dir))
         except BaseException:
             folder._lock.release()
             raise
         return folder
 
-    def _open(self, config: Mapping[str, Any]) -> None:
-        config, made_with = json_ready(config), versions()
+    def _open(self, config: Mapping[str, Any], base_dir: Path) -> None:
+        config = json_ready(config)
+        made_with = {**versions(), _BASE_DIR: str(base_dir.resolve())}
         if self.resumed:
             self._take_up(config, made_with)
         else:
@@ -138,18 +148,31 @@ class RunFolder:
         self._logs[log].append({"step": step, **record})
 
     def save_evaluation(
-        self, name: str, tasks: Mapping[str, Mapping[str, Any]], *, step: int | None = None
+        self,
+        name: str,
+        tasks: Mapping[str, Mapping[str, Any]],
+        *,
+        step: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+        samples: Sequence[Mapping[str, Any]] = (),
     ) -> Path:
         """Write `eval/NAME.json` and return its path.
+
+        The samples go first and replace those of an earlier try: where the result is, they are.
 
         Args:
             name: `before_warmup`, `before_rl`, `after_rl` are what the closing table compares.
             tasks: by task name, `evaluate.TaskResult.as_dict()`: at least `outcome`,
                 `outcome_se` (or None), `examples` and `per_example`.
             step: the RL step it was made at; None for evaluations before the first.
+            settings: what it was made with, to see later whether two compare.
+            samples: completions of it, for `samples.jsonl`.
         """
+        self._logs["samples"].keep(lambda record: record.get("evaluation") != name)
+        self.append_samples(step or 0, [{"evaluation": name, **sample} for sample in samples])
         path = self.path / "eval" / f"{name}.json"
-        write_json(path, {"name": name, "step": step, "tasks": tasks})
+        made = {"name": name, "step": step, "settings": dict(settings or {}), "tasks": tasks}
+        write_json(path, made)
         return path
 
     def truncate_after(self, step: int) -> None:
@@ -207,6 +230,11 @@ def require_run(path: str | Path) -> Path:
 def read_config(path: str | Path) -> dict[str, Any]:
     """The resolved config of a run. Raises `DataError`."""
     return _read_json(require_run(path) / _CONFIG)
+
+
+def read_base_dir(path: str | Path) -> Path:
+    """Where a run's relative sources start: its run file's folder when it was last started."""
+    return Path(_read_json(require_run(path) / _VERSIONS).get(_BASE_DIR, "."))
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

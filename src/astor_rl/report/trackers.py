@@ -42,7 +42,7 @@ class TensorBoard:
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], *, first_step: int = 0) -> None:
-        _require("tensorboard", "trackers")
+        _require(*_PACKAGES["tensorboard"])
         writer = _require("torch.utils.tensorboard", "local")
         self._writer = writer.SummaryWriter(
             str(folder / "tensorboard"), purge_step=first_step or None
@@ -69,7 +69,7 @@ class WeightsAndBiases:
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any], *, first_step: int = 0) -> None:
-        wandb = _require("wandb", None)
+        wandb = _require(*_PACKAGES["wandb"])
         self._run = wandb.init(
             project=PROJECT,
             id=_run_id(folder),
@@ -92,7 +92,7 @@ class Trackio:
     """A run of the local project `astor`, shown by `trackio show`."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], *, first_step: int = 0) -> None:
-        self._trackio = _require("trackio", None)
+        self._trackio = _require(*_PACKAGES["trackio"])
         self._trackio.init(
             project=PROJECT, name=folder.name, config=dict(config), resume="allow", embed=False
         )
@@ -110,7 +110,7 @@ class MLflow:
     """A run of the experiment `astor` at `MLFLOW_TRACKING_URI`; its id is kept in the folder."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any], *, first_step: int = 0) -> None:
-        self._mlflow = _require("mlflow", None)
+        self._mlflow = _require(*_PACKAGES["mlflow"])
         kept = folder / "mlflow_run_id.txt"
         self._mlflow.set_experiment(PROJECT)
         if first_step and kept.exists():
@@ -135,6 +135,14 @@ _TRACKERS: Mapping[str, Callable[..., Tracker]] = {
     "wandb": WeightsAndBiases,
     "trackio": Trackio,
     "mlflow": MLflow,
+}
+
+
+_PACKAGES: Mapping[str, tuple[str, str | None]] = {
+    "tensorboard": ("tensorboard", "trackers"),
+    "wandb": ("wandb", None),
+    "trackio": ("trackio", None),
+    "mlflow": ("mlflow", None),
 }
 
 
@@ -193,6 +201,16 @@ class Trackers:
                 del self._active[name]
                 reason = " ".join(str(error).split()) or type(error).__name__
                 self._note(f"{name} failed and gets nothing more ({reason}); the run goes on")
+
+
+def check_trackers(report_to: Sequence[str]) -> None:
+    """Import what the trackers need, so that a missing package is known before the work begins.
+
+    Raises:
+        DependencyError: a package is missing.
+    """
+    for name in report_to:
+        _require(*_PACKAGES[name])
 
 
 def _is_number(value: Any) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -190,6 +192,42 @@ def test_measured_kl_is_zero_for_a_fresh_adapter_and_positive_after(tiny_model: 
     second = updater.update(make_groups(), probe=False, step=1)
     assert max(first.stats.kl.values()) < 1e-10
     assert min(second.stats.kl.values()) > 1e-6
+
+
+def first_kl(folder: Path, run: RunConfig, *, dtype: torch.dtype) -> tuple[float, Policy]:
+    policy = Policy(
+        load_model(str(folder), dtype=torch.float32),
+        lora=run.lora,
+        device=torch.device("cpu"),
+        dtype=dtype,
+    )
+    updater = Updater(policy, run, task_names=TASKS, world=ALONE)
+    return max(updater.update(make_groups(), probe=False, step=0).stats.kl.values()), policy
+
+
+def test_dropout_is_switched_off_and_said(tiny_model: Path, tmp_path: Path) -> None:
+    """With it on, the same weights would give two log-probs and a KL that is not there."""
+    folder = tmp_path / "dropout"
+    shutil.copytree(tiny_model, folder)
+    raw = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**raw, "attention_dropout": 0.5}))
+    kl, policy = first_kl(folder, config(), dtype=torch.float32)
+    assert kl < 1e-10
+    assert policy.silenced == 2  # one for each layer
+    assert policy.unpackable is None
+
+
+@pytest.mark.parametrize("lora", [True, False])
+def test_bfloat16_compute_starts_at_exactly_no_kl(tiny_model: Path, lora: bool) -> None:
+    """The reference computes in the very same types, so that its distance is not rounding."""
+    kl, _ = first_kl(tiny_model, config(lora={"enabled": lora}), dtype=torch.bfloat16)
+    assert kl == 0.0
+
+
+def test_without_a_beta_the_kl_is_unknown_not_zero(tiny_model: Path) -> None:
+    _, result = weights_after(tiny_model, config(beta=0.0), make_groups(betas=(0.0, 0.0)))
+    assert result.stats.kl == {}
+    assert not [name for name in result.metrics if name.endswith("/kl")]
 
 
 def test_full_weights_keep_the_reference_they_started_with(tiny_model: Path) -> None:

@@ -23,13 +23,15 @@ def held_out(
     tasks: Sequence[PreparedTask], config: RunConfig, *, split: str, examples: int
 ) -> list[HeldOut]:
     """The evaluation examples of a run: a fixed random choice of each task's split."""
-    items = []
+    items: list[HeldOut] = []
     for task in tasks:
         pool = task.split(split)
         count = min(examples, len(pool))
         chosen = random.Random(f"{config.seed}:{task.name}:{split}").sample(pool, count)
         limit = task.config.max_completion_length or config.max_completion_length
-        items += [HeldOut(task.name, e, *task.prompts[e.key], limit) for e in chosen]
+        for example in chosen:
+            messages, ids = task.prompts[example.key]
+            items.append(HeldOut(len(items), task.name, example, messages, ids, limit))
     return items
 
 
@@ -79,7 +81,7 @@ class Evaluation:
         """
         options = self._config.eval
         items = held_out(self._tasks, self._config, split=split, examples=options.examples)
-        if not items or self._world.broadcast(self._done(name, step)):
+        if not items or self._world.broadcast(self._done(name, step, split)):
             return None
         title = f"Evaluating {name.replace('_', ' ')}"
         if self._console:
@@ -101,29 +103,39 @@ class Evaluation:
         judged = [one for part in self._world.gather(list(mine)) for one in part]
         if not self._folder or not self._console:
             return None
-        order = {item.example.key: place for place, item in enumerate(items)}
-        judged.sort(key=lambda one: order[one.item.example.key])
+        judged.sort(key=lambda one: one.item.number)
         results = summarise(judged)
         self._folder.save_evaluation(
-            name, {task: result.as_dict() for task, result in results.items()}, step=step
+            name,
+            {task: result.as_dict() for task, result in results.items()},
+            step=step,
+            settings=self._settings(split),
+            samples=[_sample(one) for one in judged],
         )
-        self._folder.append_samples(step or 0, [_sample(name, one) for one in judged])
         self._console.evaluation(name, {t: (r.outcome, r.outcome_se) for t, r in results.items()})
         return results
 
-    def _done(self, name: str, step: int | None) -> bool | None:
+    def _settings(self, split: str) -> dict[str, object]:
+        options = self._config.eval
+        return {
+            "split": split,
+            "examples": options.examples,
+            "samples": options.samples,
+            "temperature": options.temperature,
+        }
+
+    def _done(self, name: str, step: int | None, split: str) -> bool | None:
         if self._folder is None:
             return None
-        found = read_evaluations(self._folder.path).get(name)
-        return found is not None and found.get("step") == step
+        found = read_evaluations(self._folder.path).get(name, {})
+        wanted = (step, self._settings(split))
+        return bool(found) and (found.get("step"), found.get("settings")) == wanted
 
 
-def _sample(name: str, one: Judged) -> dict[str, object]:
+def _sample(one: Judged) -> dict[str, object]:
     """A line of the sample log: the first completion of an evaluated example."""
     rollout, verdict = one.rollouts[0], one.verdicts[0]
-    scored = isinstance(verdict, Score)
     return {
-        "evaluation": name,
         "task": one.item.task,
         "origin": one.item.example.origin,
         "prompt": one.item.messages[-1]["content"],
@@ -132,5 +144,4 @@ def _sample(name: str, one: Judged) -> dict[str, object]:
         "format": verdict.format if isinstance(verdict, Score) else None,
         "reason": verdict.reason,
         "finish_reason": rollout.finish_reason,
-        "judged": scored,
     }

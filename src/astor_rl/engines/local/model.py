@@ -10,8 +10,6 @@ import copy
 import functools
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -36,6 +34,7 @@ from transformers.utils import logging as transformers_logging
 
 from astor_rl.engines.local import smollm_wheel
 from astor_rl.errors import CapabilityError, ModelError
+from astor_rl.report.atomic import replacing
 from astor_rl.types import Message
 
 _HUB_TIMEOUT_S = 5.0
@@ -373,14 +372,20 @@ class ReferencePolicy:
 
     Args:
         model: the policy.
-        dtype: of the copy, when there is one; the model's own by default.
+        dtype: compute type of the policy's autocast. The copy's linear layers are kept in it, which
+            is what autocast makes of them anyway, and the rest as it is: the KL of the first step
+            is exactly 0.
     """
 
     def __init__(self, model: Any, *, dtype: torch.dtype | None = None) -> None:
         self._lora = isinstance(model, PeftModel)
         self._model: Any = model
         if not self._lora:
-            self._model = copy.deepcopy(model).to(dtype).eval().requires_grad_(False)
+            self._model = copy.deepcopy(model).eval().requires_grad_(False)
+            embedding = self._model.get_input_embeddings().weight
+            for module in self._model.modules():
+                if isinstance(module, torch.nn.Linear) and module.weight is not embedding:
+                    module.to(dtype)
 
     @contextmanager
     def use(self) -> Iterator[Any]:
@@ -398,14 +403,10 @@ def save_model(model: Any, tokenizer: Any, folder: str | os.PathLike[str]) -> Pa
     The folder appears complete or not at all; one that is there is replaced.
     """
     target = Path(folder)
-    target.parent.mkdir(parents=True, exist_ok=True)
     base = model.get_base_model() if isinstance(model, PeftModel) else model
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as scratch:
-        built = Path(scratch) / "model"
-        with _no_progress_bars():
-            base.save_pretrained(built, state_dict=dict(merged_named_tensors(model)))
+    kept = base.state_dict().keys()
+    buffers = {name: buffer for name, buffer in base.named_buffers() if name in kept}
+    with replacing(target) as built, _no_progress_bars():
+        base.save_pretrained(built, state_dict={**dict(merged_named_tensors(model)), **buffers})
         tokenizer.save_pretrained(built)
-        if target.exists():
-            shutil.move(target, Path(scratch) / "old")
-        built.rename(target)
     return target

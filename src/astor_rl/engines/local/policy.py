@@ -44,6 +44,8 @@ class Policy:
     Attributes:
         model: the transformers model, or PEFT's wrapper of it.
         tokenizer: its tokenizer.
+        silenced: how many dropouts were switched off: log-probs must be a function of the weights,
+            or the importance ratios and the KL to the reference are noise.
         unpackable: why groups can't be packed and run as separate sequences, or None.
     """
 
@@ -80,6 +82,7 @@ class Policy:
             self.model.requires_grad_(True)
         # In training mode, dropout or not: gradient checkpointing works in no other.
         self.model.train()
+        self.silenced = _silence_dropout(self.model)
         # Before the reference is copied, so that both attend in the same way.
         self.unpackable = prepare_packing(self.model)
         self._reference = ReferencePolicy(self.model, dtype=dtype) if with_reference else None
@@ -143,3 +146,16 @@ class Policy:
                     f"the model's has {tuple(parameter.shape)}"
                 )
             parameter.data.copy_(weights[name])
+
+
+def _silence_dropout(model: nn.Module) -> int:
+    """Set every dropout to 0, also those that attention keeps as a number. Returns how many."""
+    changed = 0
+    for module in model.modules():
+        names = ["p"] if isinstance(module, nn.Dropout) else []
+        for name in (*names, "attention_dropout", "attn_dropout"):
+            rate = getattr(module, name, None)
+            if isinstance(rate, float) and rate > 0:
+                setattr(module, name, 0.0)
+                changed += 1
+    return changed

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,11 +48,12 @@ from astor_rl.engines.local.step_log import StepLog
 from astor_rl.engines.local.supervised import Batches, Demonstration, SupervisedTrainer
 from astor_rl.engines.local.trainer import LocalTrainer
 from astor_rl.engines.preparation import PreparedTask, prepare_tasks
-from astor_rl.errors import CapabilityError
+from astor_rl.errors import CapabilityError, ConfigError
+from astor_rl.policy.support import packing_note
 from astor_rl.report.closing import summarize
 from astor_rl.report.console import Console
 from astor_rl.report.run_folder import RunFolder
-from astor_rl.report.trackers import Trackers
+from astor_rl.report.trackers import Trackers, check_trackers
 from astor_rl.rollout.base import Sampler
 from astor_rl.rollout.transformers import TransformersSampler
 from astor_rl.sandbox.api import SandboxPool
@@ -60,6 +63,8 @@ T = TypeVar("T")
 
 BASE = "base"
 """Folder in the run: the policy at RL step 0, which is the reference."""
+WARMUP = "warmup"
+"""Folder in the run: checkpoints of the warm-up while it goes on."""
 FINAL = "model"
 """Folder in the run: the trained model, adapter merged."""
 
@@ -80,6 +85,7 @@ def train(
         KeyboardInterrupt: stopped on request, after a checkpoint.
     """
     _require_one_turn(config)
+    check_trackers(config.report_to)
     processes = processes_wanted(config.num_processes)
     args = (config, make_console, resume, base_dir)
     if processes > 1 and not under_launcher():
@@ -106,11 +112,29 @@ def _train_here(
             return
         with (
             make_console() as console,
-            RunFolder.create(config.output_dir, config.resolved(), resume=resume) as folder,
+            RunFolder.create(
+                config.output_dir, config.resolved(), resume=resume, base_dir=base_dir
+            ) as folder,
         ):
             for change in folder.changed:
                 console.note(f"changed since the last session: {change}")
             _Run(config, folder, console, here, base_dir).execute()
+
+
+def _digest(tasks: Sequence[PreparedTask]) -> str:
+    """A hash of every task's examples, to see that all ranks hold the same."""
+    keys = [(task.name, [e.key for e in (*task.train, *task.test)]) for task in tasks]
+    return blake2b(repr(keys).encode(), digest_size=16).hexdigest()
+
+
+@contextmanager
+def _closing(trackers: Trackers | None) -> Iterator[None]:
+    """Let the trackers go however the block ends."""
+    try:
+        yield
+    finally:
+        if trackers:
+            trackers.finish()
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -146,6 +170,7 @@ class _Run:
         with ProcessPool(workers, allow_missing=config.sandbox.allow_missing) as sandbox:
             self._stage("Preparing examples")
             tasks = self._main_first(lambda: self._prepare(sandbox, loaded.tokenizer))
+            self._check(tasks, loaded)
             sampler = TransformersSampler(
                 loaded.model,
                 decode=functools.partial(loaded.tokenizer.decode, skip_special_tokens=True),
@@ -175,6 +200,29 @@ class _Run:
             self._folder.append_event("finished")
             self._folder.sync()
             self._console.closing(summarize(self._path))
+
+    def _check(self, tasks: Sequence[PreparedTask], loaded: LoadedModel) -> None:
+        """What would otherwise be found out after the warm-up."""
+        config = self._config
+        prompts = sum(len(task.train) for task in tasks)
+        if prompts < config.prompts_per_step and not config.schedule.allow_repeats:
+            raise ConfigError(
+                f"prompts_per_step is {config.prompts_per_step} and there are {prompts} training "
+                "examples; lower it, bring more, or set schedule.allow_repeats = true"
+            )
+        limit = getattr(loaded.model.config, "max_position_embeddings", None)
+        for task in tasks:
+            longest = max(len(ids) for _, ids in task.prompts.values())
+            needed = longest + (task.config.max_completion_length or config.max_completion_length)
+            if limit is not None and needed > limit:
+                raise ConfigError(
+                    f"task {task.name!r}: its longest prompt and completion take {needed} tokens, "
+                    f"the model has {limit} positions; lower max_prompt_length or "
+                    "max_completion_length"
+                )
+            if config.eval.examples and not task.test:
+                self._note(f"{task.name} has no test examples: it is not evaluated")
+        self._world.require_same("examples", _digest(tasks))
 
     def _load(self, name: str) -> LoadedModel:
         def load() -> LoadedModel:
@@ -217,6 +265,8 @@ class _Run:
         base = self._path / BASE
         if not base.is_dir():
             self._supervise(loaded, tasks)
+        if self._world.is_main:
+            shutil.rmtree(self._path / WARMUP, ignore_errors=True)
         # From the folder even when the weights are at hand: a resumed run must start RL from the
         # same rounding.
         self._world.barrier()
@@ -248,13 +298,14 @@ class _Run:
             token_budget=config.micro_batch_tokens,
             max_grad_norm=config.max_grad_norm,
         )
-        checkpoints = self._path / "warmup"
+        checkpoints = self._path / WARMUP
         if (found := latest_checkpoint(checkpoints)) is not None:
             trainer.load_state_dict(load_checkpoint(found))
             self._note(f"warm-up continues at step {trainer.steps_done}")
         self._stage("Warming up", f"{config.warmup.steps} supervised steps")
+        asked = False
         with graceful_stop(self._note) as stop:
-            while trainer.steps_done < config.warmup.steps:
+            while trainer.steps_done < config.warmup.steps and not asked:
                 loss, tokens = trainer.step()
                 done = trainer.steps_done
                 if self._console:
@@ -264,12 +315,11 @@ class _Run:
                 asked = self._world.broadcast(stop.asked)
                 if asked or (done % config.warmup.save_steps == 0 and done < config.warmup.steps):
                     self._save(checkpoints, done, trainer.state_dict())
-                if asked and done < config.warmup.steps:
-                    raise KeyboardInterrupt
-        if self._world.is_main:
+        if self._world.is_main and trainer.steps_done == config.warmup.steps:
             merged = merge_lora(policy.model).to(self._dtype)
             save_model(merged, policy.tokenizer, self._path / BASE)
-            shutil.rmtree(checkpoints, ignore_errors=True)
+        if asked:
+            raise KeyboardInterrupt
 
     def _demonstrations(self, task: PreparedTask, tokenizer: Any) -> list[Demonstration]:
         """Prompt and reference answer of every training example, easiest first."""
@@ -307,6 +357,10 @@ class _Run:
             temperature=config.temperature,
             checkpointing=config.gradient_checkpointing,
         )
+        if policy.silenced:
+            self._note(f"{policy.silenced} dropouts of the model are set to 0")
+        if note := packing_note(policy.model):
+            self._note(note)
         if policy.unpackable:
             self._note(f"groups run as separate sequences: {policy.unpackable}")
         trainer = LocalTrainer(
@@ -320,12 +374,12 @@ class _Run:
                 self._path,
                 config.resolved(),
                 note=self._note,
-                first_step=trainer.steps_done,
+                first_step=trainer.steps_done + 1 if trainer.steps_done else 0,
             )
         self._stage("Reinforcing", f"{config.max_steps} steps on {len(tasks)} tasks")
         log = StepLog(config, folder=self._folder, console=self._console, trackers=trackers)
         every = config.eval.every
-        with graceful_stop(self._note) as stop:
+        with graceful_stop(self._note) as stop, _closing(trackers):
             while trainer.steps_done < config.max_steps:
                 log.add(trainer.step())
                 done = trainer.steps_done
@@ -335,16 +389,17 @@ class _Run:
                 asked = self._world.broadcast(stop.asked)
                 if asked or last or done % config.save_steps == 0:
                     self._save(self._path / "checkpoints", done, trainer.state_dict())
-                if asked and not last:
+                if asked:
                     raise KeyboardInterrupt
-        if trackers:
-            trackers.finish()
         return policy
 
     def _restore(self, trainer: LocalTrainer) -> None:
         found = latest_checkpoint(self._path / "checkpoints")
-        if found is None and self._config.resume_from_checkpoint:
-            found = Path(self._config.resume_from_checkpoint)
+        named = self._config.resume_from_checkpoint
+        if named and found is None:
+            found = Path(named)
+        elif named:
+            self._note(f"resume_from_checkpoint {named!r} is not used: this run has its own")
         if found is not None:
             trainer.load_state_dict(load_checkpoint(found))
             self._note(f"RL continues at step {trainer.steps_done} ({found.name})")

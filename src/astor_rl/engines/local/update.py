@@ -128,7 +128,8 @@ class Updater:
         )
         normalizer.all_reduce(lambda tensor: self._world.sum_([tensor]))
         halves = self._halves(groups, batch.advantages, step) if probe else None
-        loss = self._with_fixed_logprobs(batch)
+        held = any(self._world.gather(bool((batch.loss.beta_M > 0).any())))
+        loss = self._with_fixed_logprobs(batch, reference=held)
         gap = _Gap()
         ledger = self._accumulate(batch.bins, loss, normalizer, halves, gap)
         norm = self._optimizer_step(step, iteration=0)
@@ -146,8 +147,10 @@ class Updater:
         }
         if halves:
             metrics["time/probe"] = halves.seconds
+        if not held:  # without a reference pass there is no KL: unknown, not 0
+            metrics = {name: v for name, v in metrics.items() if not name.endswith("/kl")}
         stats = UpdateStats(
-            kl=ledger.kl(self._names),
+            kl=ledger.kl(self._names) if held else {},
             loss_tokens=ledger.loss_tokens(self._names),
             policy_loss_share=ledger.policy_loss_share(self._names),
             kl_loss_share=ledger.kl_loss_share(self._names),
@@ -261,14 +264,14 @@ class Updater:
             whole.advantages_NG[mine], whole.nonzero_N[mine], whole.outcome_varies_N[mine]
         )
 
-    def _with_fixed_logprobs(self, batch: _Batch) -> LossBatch:
+    def _with_fixed_logprobs(self, batch: _Batch, *, reference: bool) -> LossBatch:
         """Add the log-probs that stay fixed during the update: the reference's, and the old ones.
 
         With one iteration the old log-probs are the current ones and cost no pass.
         """
         loss = batch.loss
         reference_T = old_T = None
-        if bool((loss.beta_M > 0).any()):
+        if reference:
             reference_T = torch.empty(len(loss.sample_T))
             for bin_ in batch.bins:
                 reference_T[bin_.token_T] = self._policy.reference_logprobs(bin_).cpu()
