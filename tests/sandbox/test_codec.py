@@ -191,6 +191,15 @@ def test_keys_made_to_collide_are_refused() -> None:
         codec.decode(b"S" + data[1:])
 
 
+def test_colliding_keys_cannot_hide_among_others() -> None:
+    modulus = (1 << 61) - 1
+    keys = [i * modulus for i in range(60)] + [i * 7919 + 1 for i in range(3000)]
+    with pytest.raises(codec.CodecError, match="share their hash"):
+        codec.decode(b"S" + codec.encode(keys, _LIMIT)[1:])
+    few = set(keys[20:])  # 40 that collide: chance and real programs may do that
+    assert codec.decode(codec.encode(few, _LIMIT)) == few
+
+
 @pytest.mark.parametrize(
     "data",
     [

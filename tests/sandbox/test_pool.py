@@ -101,6 +101,22 @@ def test_status(call: Call, code: str, limits: dict[str, float], status: str, me
     assert outcome.calls == ()
 
 
+def test_a_job_that_only_sleeps_is_ended_early(call: Call) -> None:
+    code = "import time, threading\nthreading.Thread(target=time.sleep, args=(500,)).start()\n"
+    outcome = call(code + "while True: time.sleep(1)", "1", wall_s=500)
+    assert (outcome.status, outcome.message) == ("timeout", "did nothing but sleep")
+    # What works now and then, or waits for another process, is not asleep.
+    spin = "import time\ndef f():\n    for _ in range(3):\n        time.sleep(1)\n"
+    spin += (
+        "        end = time.process_time() + 0.15\n        while time.process_time() < end: pass\n"
+    )
+    assert call(spin + "    return 1", "f()", wall_s=60).calls[0].value == 1
+    wait = (
+        "import os, time\ndef f():\n    if os.fork() == 0:\n        time.sleep(2.6); os._exit(0)\n"
+    )
+    assert call(wait + "    return os.wait()[1]", "f()", wall_s=60, processes=1).calls[0].value == 0
+
+
 def test_runaway_c_recursion_is_a_crash_or_an_error_but_never_ok(call: Call) -> None:
     code = """
     import sys

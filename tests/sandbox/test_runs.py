@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from astor_rl.sandbox import runs
+from astor_rl.sandbox import codec, runs
 from astor_rl.sandbox.api import Coverage, Job, Limits, Outcome, SuiteJob, TargetResult, TestsJob
 
 Run = Callable[[Job], Outcome]
@@ -207,6 +207,122 @@ def test_tests_that_swallow_or_disarm_the_deadline(targets: Targets) -> None:
     disarm = "import signal\nsignal.signal(signal.SIGPROF, signal.SIG_IGN)\nwhile True: pass"
     (result,) = targets(disarm, per_target_s=0.5, limits=Limits(wall_s=1, cpu_s=30))
     assert (result.status, result.message) == ("timeout", "wall-clock deadline")
+
+
+def test_swallowing_every_deadline_costs_few_targets(run: Run) -> None:
+    tests = """
+    from calc import add
+    def test_a():
+        while True:
+            try:
+                for _ in range(10 ** 12): pass
+            except BaseException: pass
+    """
+    job = TestsJob("calc", (_ADD,) * 12, textwrap.dedent(tests), per_target_s=0.3, limits=_LIMITS)
+    outcome = run(job)
+    assert [r.status for r in outcome.targets] == ["timeout"] * 12
+    assert {r.message for r in outcome.targets} == {"swallowed its deadlines"}
+    # Where only some targets do it, the others are run.
+    tests = tests.replace("while True:\n            try", "while add(1, 1) != 2:\n            try")
+    job = TestsJob(
+        "calc", (_ADD, _SUB, _ADD), textwrap.dedent(tests), per_target_s=0.3, limits=_LIMITS
+    )
+    assert [r.status for r in run(job).targets] == ["ok", "timeout", "ok"]
+
+
+_REACH = """
+import sys, linecache, types
+def values():
+    frame = sys._getframe()
+    while frame is not None:
+        yield from [*frame.f_locals.values(), frame.f_globals]
+        frame = frame.f_back
+def flat(value, depth=3):
+    yield value
+    if depth and isinstance(value, dict): value = list(value.values())
+    if depth and isinstance(value, (list, tuple, set)):
+        for inner in list(value): yield from flat(inner, depth - 1)
+    elif depth and not isinstance(value, (type, types.ModuleType)) and hasattr(value, "__dict__"):
+        yield from flat(vars(value), depth - 1)
+"""
+
+
+def test_tests_cannot_reach_the_versions_from_their_frames(targets: Targets) -> None:
+    marked = _ADD + "# SECRET" + "-MARK\n"
+    tests = _REACH + (
+        "def test_a():\n"
+        "    import calc, os\n"
+        "    mark = 'SECRET' + '-MARK'\n"
+        "    texts = [v for x in values() for v in flat(x) if type(v) is str and v != mark]\n"
+        "    assert not [text for text in texts if mark in text]\n"
+        "    assert not [k for k, v in linecache.cache.items() if mark in ''.join(v[2])]\n"
+        "    assert not os.path.exists(calc.__file__)\n"
+        "def test_b():\n"
+        "    from_values = [v for x in values() for v in flat(x)]\n"
+        "    assert not [v for v in from_values if type(v).__name__ in ('Target', 'Report')]\n"
+        "    assert not [v for v in from_values if v in (['test_a'], [0, 1, 2])]\n"
+        "    f, names = sys._getframe(), set()\n"
+        "    while f is not None: names |= set(f.f_locals); f = f.f_back\n"
+        "    assert not names & {'job', 'index', 'report', 'targets', 'notes', 'source', 'token'}\n"
+    )
+    for result in targets(tests, marked, marked, _ADD, coverage_of=(1,)):
+        assert result.failed == (), result
+
+
+@pytest.mark.parametrize(
+    "counts", [[5, 0, 0, 0], [1, 2, 3, 2], [-1, 2, 0, 0], [10**7] * 4, [1, 2, 3], [1.0, 2, 0, 0]]
+)
+def test_impossible_coverage_is_malformed(counts: list[Any]) -> None:
+    with pytest.raises((codec.CodecError, ValueError)):
+        runs._target(["ok", ["a"], [], 1, counts, ""])
+
+
+@pytest.mark.parametrize("status", ["infra_error", "malformed", "crash"])
+def test_a_target_cannot_claim_what_only_the_parent_sees(status: str) -> None:
+    with pytest.raises(codec.CodecError, match="not a target's result"):
+        runs._target([status, [], [], 0, None, ""])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "unittest.TestCase.assertEqual = lambda *a, **k: None",
+        "unittest.TestCase.__getattribute__ = object.__getattribute__",
+        "unittest.TestResult.addFailure = lambda *a: None",
+        "pytest.raises = contextlib.nullcontext",
+        "find('_failure')['_failure'] = lambda run: None",
+        "f = find('_failure')['_failure']; f.__code__ = (lambda run: None).__code__",
+    ],
+)
+def test_a_changed_framework_fails_every_test(run: Run, change: str) -> None:
+    prelude = """
+    import contextlib, pytest, sys, unittest
+    def find(name):
+        frame = sys._getframe()
+        while name not in frame.f_globals: frame = frame.f_back
+        return frame.f_globals
+    """
+    solution = textwrap.dedent(prelude) + change + "\n"
+    outcome = _suite(run, solution + _SUB)
+    (result,) = outcome.targets
+    assert (outcome.status, result.passed) == ("error", ())
+    assert set(result.failed) >= _NAMES
+    assert "the solution changed" in outcome.message
+
+
+def test_tests_that_change_the_framework_pass_nothing(targets: Targets) -> None:
+    tests = """
+    import pytest, unittest
+    from calc import add
+    unittest.TestCase.maxDiff = None
+    def test_a(): assert add(1, 1) == 2
+    def test_b():
+        pytest.raises = None
+    """
+    first, second = targets(tests, _ADD, _ADD)
+    for result in (first, second):
+        assert (result.status, result.passed, result.failed) == ("error", (), ("test_a", "test_b"))
+    assert first.message == "the tests changed pytest.raises"
 
 
 def test_one_target_leaves_nothing_to_the_next(targets: Targets) -> None:

@@ -36,7 +36,7 @@ _COMPLEX = struct.Struct("<dd")
 _TEXT_LIMIT = 200
 _ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 _CLASS_NAME: Callable[[type], str] = type_.__dict__["__name__"].__get__
-_COLLISION_FLOOR = 1000
+_LARGEST_BUCKET = 50
 
 
 class CodecError(Exception):
@@ -243,7 +243,8 @@ class _Reader:
 
 def _no_collisions(keys: list[Any]) -> list[Any]:
     """Refuse keys made to share one hash: building the dict would be quadratic in the parent."""
-    if len(keys) > _COLLISION_FLOOR and len({hash(key) for key in keys}) * 2 < len(keys):
+    # The largest bucket, not the average one: distinct keys mixed in must not hide it.
+    if len(keys) > _LARGEST_BUCKET and max(Counter(map(hash, keys)).values()) > _LARGEST_BUCKET:
         raise CodecError("keys that share their hash")
     return keys
 

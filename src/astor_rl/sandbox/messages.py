@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from typing import Any, Final, cast, get_args
+from typing import Any, Final, cast
 
 from astor_rl.sandbox import codec
 from astor_rl.sandbox.api import Outcome, Status
-from astor_rl.sandbox.inside.protocol import END
+from astor_rl.sandbox.inside.protocol import END, STUCK
 from astor_rl.sandbox.worker import Run
 
-STATUSES: Final = frozenset(get_args(Status))
+SAID: Final[frozenset[Status]] = frozenset(("ok", "error", "memory", "output_limit"))
+"""What a job may say of itself. The rest is for the parent to see: above all `infra_error`, which
+would leave a rollout without a reward."""
 _LENGTH: Final = struct.Struct("<I")
 _MESSAGE_CHARACTERS: Final = 400
+_STUCK_MESSAGE: Final = "swallowed its deadlines"
+_ASLEEP_MESSAGE: Final = "did nothing but sleep"
 _LEFT_EARLY: Final = "exited early with code"
 
 
@@ -37,7 +41,7 @@ def outcome_of(run: Run, tier: str) -> tuple[Outcome, list[list[Any]], list[Any]
         messages = _messages(run, whole=failed is None)
         if failed is None and messages and messages[-1][:1] == [END]:
             _, status, text, *last = messages.pop()
-            if status not in STATUSES or type(text) is not str:
+            if status not in SAID or type(text) is not str:
                 raise codec.CodecError("not a status")
             verdict = cast(Status, status), text
     except (codec.CodecError, TypeError, ValueError) as error:
@@ -57,6 +61,11 @@ def outcome_of(run: Run, tier: str) -> tuple[Outcome, list[list[Any]], list[Any]
     return outcome, messages, last
 
 
+def stuck(outcome: Outcome) -> bool:
+    """Whether the job did not stop where it should have, and would not the next time."""
+    return outcome.status == "timeout" and outcome.message in (_STUCK_MESSAGE, _ASLEEP_MESSAGE)
+
+
 def one_line(text: str) -> str:
     """Text for people: white space collapsed, cut."""
     return " ".join(text.split())[:_MESSAGE_CHARACTERS]
@@ -65,6 +74,8 @@ def one_line(text: str) -> str:
 def _failure(run: Run, ended_by: int) -> tuple[Status, str] | None:
     if run.flooded:
         return "output_limit", f"{run.flooded} above the limit"
+    if run.asleep:
+        return "timeout", _ASLEEP_MESSAGE
     if run.late:
         return "timeout", "wall-clock deadline"
     if ended_by == signal.SIGXCPU or (ended_by == signal.SIGKILL and run.cpu_s >= run.cpu_limit_s):
@@ -72,6 +83,8 @@ def _failure(run: Run, ended_by: int) -> tuple[Status, str] | None:
     if ended_by:
         return "crash", f"killed by signal {ended_by}"
     if code := os.waitstatus_to_exitcode(run.status):
+        if code == STUCK:
+            return "timeout", _STUCK_MESSAGE
         return "crash", f"{_LEFT_EARLY} {code}"
     return None
 

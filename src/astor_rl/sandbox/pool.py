@@ -160,7 +160,6 @@ class _Member:
         preload: tuple[str, ...],
     ) -> None:
         self._queue = jobs
-        self._slot = slot
         self._allowed = allowed
         self._preload = preload
         self._zygotes: dict[Profile, Zygote] = {}
@@ -222,5 +221,5 @@ class _Member:
             zygote.close()
             zygote = None
         if zygote is None:
-            zygote = self._zygotes[profile] = Zygote(profile, self._slot, self._allowed)
+            zygote = self._zygotes[profile] = Zygote(profile, self._allowed)
         return zygote

@@ -38,7 +38,7 @@ def trial() -> tuple[tuple[str, ...], tuple[tuple[str, str], ...]]:
     if not sys.platform.startswith("linux"):
         raise SandboxError(f"the sandbox runs on Linux; this is {sys.platform}")
     try:
-        zygote = Zygote(Profile(()), slot=0, allowed=tuple(protections.GUARANTEES))
+        zygote = Zygote(Profile(()), allowed=tuple(protections.GUARANTEES))
     except ZygoteDied as error:
         raise SandboxError(f"the sandbox can't start: {error}") from error
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from astor_rl.sandbox import codec
 from astor_rl.sandbox.api import (
@@ -20,7 +20,7 @@ from astor_rl.sandbox.api import (
     TargetResult,
     TestsJob,
 )
-from astor_rl.sandbox.messages import STATUSES, outcome_of
+from astor_rl.sandbox.messages import SAID, one_line, outcome_of, stuck
 from astor_rl.sandbox.worker import Profile, Run
 
 Runner = Callable[[Profile, dict[str, Any], Limits], tuple[Run, str]]
@@ -28,6 +28,10 @@ Runner = Callable[[Profile, dict[str, Any], Limits], tuple[Run, str]]
 _TEST_MODULES: Final = ("pytest", "coverage", "unittest.mock", "doctest")
 _NOT_REACHED: Final = "<not reached>"
 """Name of the failure that stands for whatever a run that stopped early did not report."""
+_SAID_OF_TARGET: Final = SAID | {"timeout"}
+_STUCK_AT_MOST: Final = 2
+_MOST: Final = 10**6
+"""Lines or branches of one target beyond which counts are made up."""
 _ALONE_S: Final = 1.0
 """What a target on its own may take beyond its deadline (start, import), seconds."""
 
@@ -124,6 +128,8 @@ class _Tests:
         if outcome.status == "error":  # the tests don't parse: the same for every target
             rows = [_no_target("error", outcome.message)] * len(job.targets)
             return replace(outcome, targets=tuple(rows))
+        if stuck(outcome):
+            self._past_stuck(outcome)
         alone = replace(job.limits, wall_s=min(job.limits.wall_s, job.per_target_s + _ALONE_S))
         for index in everything:
             if index not in self._found:
@@ -137,6 +143,24 @@ class _Tests:
             message="",
             targets=tuple(self._found[index] for index in everything),
         )
+
+    def _past_stuck(self, outcome: Outcome) -> None:
+        """Give up the target where the tests got stuck and go on with those after it.
+
+        Tests that get stuck on the first targets, whatever these are, do so on all: only
+        `_STUCK_AT_MOST` of them are waited for.
+        """
+        everything = range(len(self._job.targets))
+        waited = 0
+        while stuck(outcome) and (left := [i for i in everything if i not in self._found]):
+            waited += 1
+            hopeless = waited >= _STUCK_AT_MOST and all(
+                row.status == "timeout" for row in self._found.values()
+            )
+            for index in left if hopeless else left[:1]:
+                self._found[index] = _no_target("timeout", outcome.message)
+            if len(left) > 1 and not hopeless:
+                outcome = self._batch(left[1:], self._job.limits)
 
     def _batch(self, order: Sequence[int], limits: Limits) -> Outcome:
         job = self._job
@@ -154,9 +178,9 @@ class _Tests:
         }
         outcome, rows, _ = outcome_of(*self._run(self._profile, payload, limits))
         try:
-            for expected, (index, *row) in zip(order, rows, strict=False):
-                if index != expected:
-                    raise codec.CodecError("targets out of order")
+            if len(rows) > len(order):
+                raise codec.CodecError("more rows than targets")
+            for index, row in zip(order, rows, strict=False):
                 self._found[index] = _target(row)
         except (codec.CodecError, TypeError, ValueError) as error:
             return replace(outcome, status="malformed", message=f"not a result: {error}")
@@ -168,25 +192,33 @@ def _no_target(status: Status, message: str) -> TargetResult:
 
 
 def _target(row: Sequence[Any]) -> TargetResult:
-    """Check one row of `inside.tests.Report`.
+    """Check one row of `inside.tests.run`.
 
     Raises:
         CodecError, TypeError, ValueError: it isn't one.
     """
     status, passed, failed, assertions, counts, message = row
     names = [*passed, *failed]
-    if status not in STATUSES or type(assertions) is not int or type(message) is not str:
+    if status not in _SAID_OF_TARGET or type(assertions) is not int or type(message) is not str:
         raise codec.CodecError("not a target's result")
     if any(type(name) is not str for name in names):
         raise codec.CodecError("not a test's name")
-    coverage = None
-    if counts is not None:
-        if any(type(n) is not int or n < 0 for n in counts):
-            raise codec.CodecError("not coverage")
-        coverage = Coverage(*counts)
-    return TargetResult(
-        cast(Status, status), tuple(passed), tuple(failed), assertions, coverage, message
-    )
+    coverage = None if counts is None else _coverage(counts)
+    return TargetResult(status, tuple(passed), tuple(failed), assertions, coverage, message)
+
+
+def _coverage(counts: Sequence[Any]) -> Coverage:
+    """Check counts before anyone divides by them.
+
+    Raises:
+        CodecError, TypeError, ValueError: they can't be.
+    """
+    if any(type(n) is not int for n in counts):
+        raise codec.CodecError("not coverage")
+    lines_hit, lines, branches_hit, branches = counts
+    if not (0 <= lines_hit <= lines <= _MOST and 0 <= branches_hit <= branches <= _MOST):
+        raise codec.CodecError("impossible coverage")
+    return Coverage(lines_hit, lines, branches_hit, branches)
 
 
 def _suite(job: SuiteJob, run: Runner, preload: Sequence[str]) -> Outcome:
@@ -200,22 +232,43 @@ def _suite(job: SuiteJob, run: Runner, preload: Sequence[str]) -> Outcome:
     outcome, messages, last = outcome_of(*run(_tests_profile(preload), payload, job.limits))
     expected = expected_tests(job.tests)
     try:
-        if len(last) == 1:
-            found = _target(last[0])
-        else:  # it didn't reach its end: what was reported before counts, the rest failed
-            found = _no_target(outcome.status, outcome.message)
-            passed = tuple(name for name, ok in messages if ok is True and type(name) is str)
-            failed = tuple(name for name, ok in messages if ok is not True and type(name) is str)
-            found = replace(found, passed=passed, failed=(*failed, _NOT_REACHED))
+        found = _reported(outcome, messages, last)
     except (codec.CodecError, TypeError, ValueError) as error:
         outcome = replace(outcome, status="malformed", message=f"not a result: {error}")
         found = _no_target("malformed", outcome.message)
+    else:
+        if outcome.status == "ok":
+            outcome = replace(outcome, status=found.status, message=found.message)
     seen = {name.partition("[")[0] for name in (*found.passed, *found.failed)}
     absent = tuple(name for name in expected if name not in seen)
     found = replace(found, failed=found.failed + absent)
     if absent and not found.message:
         found = replace(found, message=f"{absent[0]}: not reported")
     return replace(outcome, targets=(found,))
+
+
+def _reported(outcome: Outcome, messages: Sequence[Any], last: Sequence[Any]) -> TargetResult:
+    """What `inside.suite.run` said: of a run that ended early, what came before counts.
+
+    Raises:
+        CodecError, TypeError, ValueError: it isn't that.
+    """
+    status, message, assertions, changed = outcome.status, outcome.message, 0, ""
+    if status == "ok":
+        assertions, changed = last
+    passed: list[str] = []
+    failed = [] if status == "ok" else [_NOT_REACHED]
+    for told, name, failure in messages:
+        if told not in _SAID_OF_TARGET or type(name) is not str or type(failure) is not str:
+            raise codec.CodecError("not a test's result")
+        (failed if failure or changed else passed).append(name)
+        message = message or failure
+        status = told if status == "ok" else status
+    if changed:
+        status, message = "error", f"the solution changed {one_line(changed)}"
+    if type(assertions) is not int:
+        raise codec.CodecError("not a number of assertions")
+    return TargetResult(status, tuple(passed), tuple(failed), assertions, None, message)
 
 
 def expected_tests(tests: Mapping[str, str]) -> list[str]:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,8 @@ from typing import Any, Final
 from astor_rl.errors import DependencyError, SandboxError
 from astor_rl.sandbox import protections
 from astor_rl.sandbox.api import Limits
-from astor_rl.sandbox.inside.protocol import KILL, WORK
+from astor_rl.sandbox.idle import LOOK_S, IdleWatch
+from astor_rl.sandbox.inside.protocol import KILL, STARTED, WORK
 
 HELLO_S: Final = 120.0
 """How long a zygote may take to start, seconds (imports on a loaded machine)."""
@@ -48,8 +50,8 @@ from astor_rl.sandbox.inside import kernel
 if kernel.fix_addresses():
     import os
     os.execv(sys.executable, sys.orig_argv)
-from astor_rl.sandbox.inside.zygote import main
-main(sys.argv[2])
+from astor_rl.sandbox.inside import child, zygote
+child.run(*zygote.main(sys.argv[2]))
 """
 
 
@@ -81,6 +83,7 @@ class Run:
     Attributes:
         status: as from wait(2).
         late: the wall-clock deadline killed it.
+        asleep: it was ended because it only slept.
         flooded: `results` or `output` went over its limit, or empty.
         cpu_s, seconds: CPU and wall time.
         cpu_limit_s: the CPU time it was allowed.
@@ -90,6 +93,7 @@ class Run:
 
     status: int
     late: bool
+    asleep: bool
     flooded: str
     cpu_s: float
     seconds: float
@@ -129,6 +133,33 @@ def package_paths(modules: Sequence[str], extra: str) -> list[str]:
     return list(paths)
 
 
+class _Slots:
+    """Numbers for the zygotes of this process, so that no two share a user id at one time.
+
+    The kernel counts a user's processes, wherever they are: with one id for two jobs, one job's
+    threads would be taken from the other's.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._taken: set[int] = set()
+
+    def take(self) -> int:
+        """The smallest free number."""
+        with self._lock:
+            slot = next(n for n in range(len(self._taken) + 1) if n not in self._taken)
+            self._taken.add(slot)
+        return slot
+
+    def give_back(self, slot: int) -> None:
+        """It is free again; without effect if it was."""
+        with self._lock:
+            self._taken.discard(slot)
+
+
+_slots = _Slots()
+
+
 @dataclass
 class _Collector:
     """Bytes of one pipe, up to a limit."""
@@ -155,15 +186,17 @@ class Zygote:
         ZygoteDied: it was killed while it started.
     """
 
-    def __init__(self, profile: Profile, slot: int, allowed: Sequence[str]) -> None:
+    def __init__(self, profile: Profile, allowed: Sequence[str]) -> None:
         self.jobs = 0
+        self._slot = -1
         self.closed = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Only needed, and only made, where the private root may be missing.
         self._scratch = tempfile.mkdtemp(prefix="astor-sandbox-") if "root" in allowed else ""
         try:
+            self._slot = _slots.take()
             with theirs:
-                self._process = _start(profile, slot, self._scratch, theirs)
+                self._process = _start(profile, self._slot, self._scratch, theirs)
             hello = self._hear_hello()
             protections.check(hello["applied"], hello["missing"], allowed)
         except BaseException:
@@ -223,6 +256,7 @@ class Zygote:
         return Run(
             status=status,
             late=late,
+            asleep=exchange.asleep,
             flooded=exchange.flooded,
             cpu_s=cpu_s,
             seconds=seconds,
@@ -267,6 +301,8 @@ class Zygote:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        _slots.give_back(self._slot)
+        self._slot = -1
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -278,6 +314,9 @@ class _Exchange:
         self, control: socket.socket, ours: list[int], payload: bytes, limits: Limits
     ) -> None:
         self.flooded = ""
+        self.asleep = False
+        self._idle: IdleWatch | None = None
+        self._alone = limits.processes == 0  # else others may work while the first one waits
         limit = limits.output_kb << 10
         self.collectors = (_Collector(limit + _HEADER), _Collector(limit), _Collector(limit))
         self._control = control
@@ -297,22 +336,39 @@ class _Exchange:
         report: list[Any] | None = None
         while report is None or any(descriptor >= 0 for descriptor in self._ours[1:]):
             left = self._deadline - time.monotonic()
-            events = self._poll.poll(max(0.0, left) * 1000)
-            if not events:
+            events = self._poll.poll(max(0.0, min(left, LOOK_S)) * 1000)
+            if not events and left <= 0:
                 raise ZygoteDied("silent past its deadline")
+            self._look(quiet=not events)
             for descriptor, _ in events:
                 if descriptor == self._control.fileno():
-                    report = self._hear()
+                    report = self._hear() or report
                 elif descriptor == self._ours[0]:
                     self._feed()
                 elif descriptor in self._ours:
                     self._gather(self._ours.index(descriptor))
         return report
 
-    def _hear(self) -> list[Any]:
-        message = self._control.recv(1 << 16)
+    def _look(self, *, quiet: bool) -> None:
+        if self._idle is None or self.asleep:
+            return
+        if not quiet:  # it may have been waiting for us
+            self._idle.restart()
+        elif self._idle.asleep():
+            self.asleep = True
+            self._control.send(KILL)
+
+    def _hear(self) -> list[Any] | None:
+        """The report, or None for the word that the job has started."""
+        message, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, 1)
         if not message:
             raise ZygoteDied("exited")
+        for descriptor in descriptors:
+            watch = IdleWatch(descriptor)
+            self._idle = watch if self._alone else None
+        if message == STARTED:
+            return None
+        self._idle = None
         self._poll.unregister(self._control)
         report: list[Any] = json.loads(message)
         return report
@@ -354,7 +410,7 @@ def _start(
         "read": [os.path.realpath(path) for path in dict.fromkeys((*stdlib, *keep))],
         "hide": [] if keep else [os.path.join(path, "site-packages") for path in stdlib],
         "scratch": scratch,
-        "uid": _FIRST_UID + (os.getpid() * 16 + slot) % _UIDS,
+        "uid": _FIRST_UID + (os.getpid() * 64 + slot) % _UIDS,
         "scratch_mb": _SCRATCH_MB,
         "paths": paths,
         "keep_paths": profile.keep_paths,
@@ -388,6 +444,8 @@ def _environment() -> dict[str, str]:
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
         "MKL_NUM_THREADS": "1",
+        # Else each thread reserves 64 MiB of the address space that is limited.
+        "MALLOC_ARENA_MAX": "2",
     }
     # A relocatable build may find its libpython only so.
     if libraries := os.environ.get("LD_LIBRARY_PATH"):

@@ -86,6 +86,7 @@ def test_the_job_filter(table: ModuleType) -> None:
     assert verdict(calls["prlimit64"], 0, 0, 0) == _ALLOW
     assert verdict(calls["prlimit64"], 0, 0, 1) == _EPERM
     assert verdict(calls["prlimit64"], 0, 0, 1 << 32) == _EPERM
+    assert "memfd_create" in table.SERVER_ONLY
     for number in table.SERVER_ONLY.values():
         assert verdict(number) == _EPERM
         assert verdict(number, fork=True) == _EPERM
@@ -104,5 +105,6 @@ def test_what_must_never_be_allowed_is_not_named() -> None:
         "execve", "execveat", "ptrace", "socket", "socketpair", "connect", "bind", "mount",
         "unshare", "setns", "bpf", "keyctl", "add_key", "request_key", "io_uring_setup",
         "userfaultfd", "perf_event_open", "process_vm_readv", "process_vm_writev", "chroot",
-        "open_by_handle_at", "personality", "setuid", "setresuid", "init_module", "kexec_load",
+        "open_by_handle_at", "personality", "inotify_init1", "inotify_add_watch",
+        "setuid", "setresuid", "init_module", "kexec_load",
     }  # fmt: skip

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from astor_rl.sandbox import codec
 from astor_rl.sandbox.inside import modules
+from astor_rl.sandbox.inside.protocol import END
 
 MODULE = "solution"
 
@@ -15,8 +16,17 @@ _encode, _load, _describe = codec.encode, modules.load, modules.describe
 _set_recursion_limit, _recursion_limit = sys.setrecursionlimit, sys.getrecursionlimit()
 
 
-def run(job: Mapping[str, Any], output_limit: int, emit: Callable[[Any], None]) -> list[Any]:
-    """`[status, message, [[kind, encoded value, error, text], ...]]`.
+def run(job: Mapping[str, Any], output_limit: int) -> Iterator[list[Any]]:
+    """One message: `[END, status, message, [[kind, encoded value, error, text], ...]]`.
+
+    Raises:
+        codec.TooLarge: the values are above the limit together.
+    """
+    yield [END, *_results(job, output_limit)]
+
+
+def _results(job: Mapping[str, Any], output_limit: int) -> list[Any]:
+    """`[status, message, results]`.
 
     Raises:
         codec.TooLarge: the values are above the limit together.

@@ -1,8 +1,15 @@
-"""What a job's own process does: take its descriptors, accept its limits, run its harness."""
+"""What a job's own process does: take its descriptors, accept its limits, run its harness.
+
+Job code can walk the stack that it runs on and read every frame's variables. So the token, the
+job's description and results that are not sent yet are never in a variable there: they travel as
+operands of an expression or inside iterators of the C library, which no frame shows.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import gc
 import importlib
 import json
 import os
@@ -11,7 +18,8 @@ import resource
 import struct
 import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final, NoReturn
 
 from astor_rl.sandbox import codec
@@ -23,8 +31,9 @@ THREADS: Final = 16
 _JOB, _RESULTS = 200, 201
 _STACK: Final = 64 << 20
 _CHUNK: Final = 1 << 20
-_Emit = Callable[[Any], None]
-_HARNESSES: dict[str, Callable[[Mapping[str, Any], int, _Emit], Any]] = {}
+_Harness = Callable[[Mapping[str, Any], int], Iterator[Any]]
+_HARNESSES: dict[str, _Harness] = {}
+_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 # Bound now: a job may replace these functions in their modules.
 _write, _read, _exit, _close = os.write, os.read, os._exit, os.close
@@ -32,26 +41,34 @@ _loads, _encode, _too_large = json.loads, codec.encode, codec.TooLarge
 _suppress = contextlib.suppress
 _format_exc = traceback.format_exc
 _frame_length = struct.Struct("<I").pack
+_drain = deque
 _out, _err = sys.stdout, sys.stderr
 
 
-def load(name: str) -> None:
-    """Import a harness: a module of this package with `run(job, output_limit, emit) -> message`.
+class _Full(BaseException):
+    """The results are above their limit, and that has been said."""
 
-    What it emits on the way arrives even if the process doesn't reach its end.
+
+def load(name: str) -> None:
+    """Import a harness: a module of this package with `run(job, output_limit) -> messages`.
+
+    The last message starts with `END`; what comes before arrives even if the process doesn't
+    reach its end.
     """
     _HARNESSES[name] = importlib.import_module(f"astor_rl.sandbox.inside.{name}").run
 
 
-def run(descriptors: Sequence[int], limits: Mapping[str, Any], *, may_fork: bool) -> NoReturn:
+def run(descriptors: Sequence[int], limits: Mapping[str, Any], may_fork: bool) -> NoReturn:
     """Run the job that arrives on the first descriptor; never returns."""
     code = 1
     try:
         _take(descriptors)
         _confine(limits, may_fork)
-        job = _loads(_read_all(_JOB))
-        _close(_JOB)
-        _run(job, limits["output"])
+        with _suppress(_Full):
+            _drain(map(*_sender_and_messages(limits["output"])), 0)
+        for stream in (_out, _err):
+            with _suppress(Exception):  # closed or broken by the job: only its own print is lost
+                stream.flush()
         code = 0
     except BaseException:  # noqa: BLE001 - a job can break its harness: say so where it prints
         _write(2, _format_exc().encode("utf-8", "replace"))
@@ -60,24 +77,42 @@ def run(descriptors: Sequence[int], limits: Mapping[str, Any], *, may_fork: bool
         _exit(code)
 
 
-def _run(job: Mapping[str, Any], output_limit: int) -> None:
+def _sender_and_messages(output_limit: int) -> tuple[Callable[[Any], None], Iterator[Any]]:
+    """What writes a message, and the messages, whose computation is the job."""
+    job = _loads(_read_all(_JOB))
+    _close(_JOB)
     random.seed(job["seed"])
     _give_stdin(job["stdin"])
-    token = bytes.fromhex(job["token"])
+    send = _sender(bytes.fromhex(job.pop("token")), output_limit)
+    messages = _guarded([_HARNESSES[job["harness"]](job, output_limit)])
+    # Into the generation that `gc.get_objects` and `gc.get_referrers` don't look at.
+    gc.freeze()
+    return send, messages
 
-    def emit(message: Any) -> None:
-        data = _encode(message, output_limit)
-        _write_all(token + _frame_length(len(data)) + data)
 
+def _sender(token: bytes, output_limit: int) -> Callable[[Any], None]:
+    def send(message: Any) -> None:
+        try:
+            data = _encode(message, output_limit)
+        except _too_large:
+            _write_frame(token, _encode(_TOO_MUCH, output_limit))
+            raise _Full from None
+        _write_frame(token, data)
+
+    return send
+
+
+_TOO_MUCH: Final = [END, "output_limit", "results above their limit"]
+
+
+def _guarded(box: list[Iterator[Any]]) -> Iterator[Any]:
+    """The messages of the iterator in the box, then the end if they could not all be made."""
     try:
-        emit([END, *_HARNESSES[job["harness"]](job, output_limit, emit)])
+        yield from box.pop()
     except _too_large:
-        emit([END, "output_limit", "results above their limit"])
+        yield _TOO_MUCH
     except MemoryError:
-        emit([END, "memory", "out of memory"])
-    for stream in (_out, _err):
-        with _suppress(Exception):  # closed or broken by the job: only its own print is lost
-            stream.flush()
+        yield [END, "memory", "out of memory"]
 
 
 def _take(descriptors: Sequence[int]) -> None:
@@ -86,8 +121,8 @@ def _take(descriptors: Sequence[int]) -> None:
     os.dup2(results, _RESULTS)
     os.dup2(out, 1)
     os.dup2(err, 2)
-    null = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(null, 0)
+    # Now: jobs may not make files in memory, which no limit of theirs counts.
+    os.dup2(os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), 0)
     os.closerange(3, _JOB)
     # Above: only what the interpreter had opened before; a zygote has nothing there.
     os.closerange(_RESULTS + 1, _RESULTS + 64)
@@ -111,15 +146,12 @@ def _confine(limits: Mapping[str, Any], may_fork: bool) -> None:
 
 
 def _give_stdin(text: str) -> None:
-    if not text:
-        return
-    descriptor = os.memfd_create("stdin")
+    """Put the text on descriptor 0, a file in memory, and seal it: it is no store for the job."""
     view = memoryview(text.encode("utf-8", "surrogatepass"))
     while view:
-        view = view[os.write(descriptor, view) :]
-    os.lseek(descriptor, 0, os.SEEK_SET)
-    os.dup2(descriptor, 0)
-    os.close(descriptor)
+        view = view[os.write(0, view) :]
+    os.lseek(0, 0, os.SEEK_SET)
+    fcntl.fcntl(0, fcntl.F_ADD_SEALS, _SEALS)
 
 
 def _read_all(descriptor: int) -> bytes:
@@ -129,7 +161,7 @@ def _read_all(descriptor: int) -> bytes:
     return b"".join(parts)
 
 
-def _write_all(data: bytes) -> None:
-    view = memoryview(data)
+def _write_frame(token: bytes, data: bytes) -> None:
+    view = memoryview(token + _frame_length(len(data)) + data)
     while view:
         view = view[_write(_RESULTS, view) :]

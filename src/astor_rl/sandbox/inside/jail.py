@@ -8,6 +8,7 @@ credentials (they clear it); Landlock and seccomp last, since they forbid everyt
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import signal
 from collections.abc import Callable, Sequence
@@ -34,7 +35,8 @@ class Jail:
 
     Attributes:
         read: directories the job may read (the standard library, site-packages if preloading).
-        hide: directories below them that it shall not see.
+        hide: directories below them that it shall not see, besides every folder of installed
+            Python packages under the libraries that is not in `read`.
         scratch: the scratch directory where there is no private root.
         uid: the user and group id to take when started as root.
         scratch_mb: size of the private scratch directory, MiB.
@@ -132,7 +134,7 @@ class Jail:
             _bind(path, read_only=True)
         for path in _DEVICES:
             _bind(path, read_only=False)
-        for path in self.hide:
+        for path in sorted({*self.hide, *_installed_packages(self.read)}):
             if os.path.isdir(path):
                 kernel.mount("tmpfs", path, "tmpfs", flags | kernel.MS_RDONLY, "size=4k,mode=555")
         os.mkdir(WORK)
@@ -194,6 +196,19 @@ class Jail:
         kernel.restrict_paths(
             (*_LIBRARIES, _TIMEZONES, *_DEVICES, *self.read), (self.work, "/dev/null")
         )
+
+
+def _installed_packages(wanted: Sequence[str]) -> list[str]:
+    """The host's package folders in the jail's libraries, but for those above or in `wanted`."""
+    found: set[str] = set()
+    for library in _LIBRARIES:
+        for kind in ("dist-packages", "site-packages"):
+            found.update(map(os.path.realpath, glob.glob(f"{library}/python*/{kind}")))
+    return [
+        folder
+        for folder in found
+        if not any(f"{path}/".startswith(f"{folder}/") for path in wanted)
+    ]
 
 
 def _enter_user_namespace() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import coverage
 from coverage.parser import PythonParser
@@ -21,30 +21,37 @@ _FOLDER: Final = "measured"
 
 
 class Target:
-    """One version of the module under test."""
+    """One version of the module under test. `load` starts what `Measurement.stopped` ends."""
 
-    def __init__(self, name: str, source: str, file: str) -> None:
+    def __init__(self, name: str, source: str, file: str, tracer: coverage.Coverage | None) -> None:
         self._name = name
         self._source = source
         self._file = file
-        self._result: list[int] | None = None
+        self._tracer = tracer
 
     def load(self) -> None:
-        """Execute it under its import name."""
-        modules.execute(self._name, modules.compiled(self._source, self._file), self._file)
+        """Execute it under its import name; its source can be read nowhere."""
+        code = modules.compiled(self._source, self._file, "")
+        if self._tracer is not None:
+            self._tracer.start()
+        modules.execute(self._name, code, self._file)
 
-    def measured(self, numbers: Any) -> None:
-        """Keep coverage.py's counts."""
-        self._result = [
+    def coverage(self) -> list[int] | None:
+        """`[lines hit, lines, branches hit, branches]`, or None when not measured."""
+        if self._tracer is None:
+            return None
+        # Only now, for coverage.py's analysis: the tests could have read it.
+        os.makedirs(os.path.dirname(self._file))
+        with open(self._file, "w", encoding="utf-8", errors="surrogatepass") as stream:
+            stream.write(self._source)
+        numbers = self._tracer._analyze(self._file).numbers
+        os.unlink(self._file)
+        return [
             numbers.n_executed,
             numbers.n_statements,
             numbers.n_executed_branches,
             numbers.n_branches,
         ]
-
-    def coverage(self) -> list[int] | None:
-        """`[lines hit, lines, branches hit, branches]`, or None when not measured."""
-        return self._result
 
 
 class Measurement:
@@ -66,24 +73,20 @@ class Measurement:
         self._coverage.get_data()
         PythonParser(text="if 1:\n    pass\n", filename="warm.py").parse_source()
 
-    @contextmanager
-    def of(self, name: str, source: str, wanted: bool) -> Iterator[Target]:
-        """The target; with `wanted`, what runs inside is measured."""
-        if not wanted:
-            yield Target(name, source, f"{name}.py")
-            return
+    def target(self, name: str, source: str, wanted: bool) -> Target:
+        """One version; with `wanted`, measured from its `load` to the end of `stopped`."""
         # A file of its own for each keeps their data apart: `erase()` would cost 20 ms, since the
-        # next start works out again where the standard library is.
+        # next start works out again where the standard library is. Also for those that are not
+        # measured: `__file__` shall not tell which is.
         self._count += 1
-        folder = os.path.abspath(os.path.join(_FOLDER, str(self._count)))
-        os.makedirs(folder)
-        file = os.path.join(folder, f"{name}.py")
-        with open(file, "w", encoding="utf-8", errors="surrogatepass") as stream:
-            stream.write(source)
-        target = Target(name, source, file)
-        self._coverage.start()
+        file = os.path.abspath(os.path.join(_FOLDER, str(self._count), f"{name}.py"))
+        return Target(name, source, file, self._coverage if wanted else None)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """At the end, nothing is measured any more."""
         try:
-            yield target
+            yield
         finally:
-            self._coverage.stop()
-        target.measured(self._coverage._analyze(file).numbers)
+            if self._coverage._started:
+                self._coverage.stop()

@@ -42,11 +42,18 @@ def share_no_builtins() -> ModuleType:
 def compiled(source: Any, filename: str, text: str | None = None) -> CodeType:
     """Compile source or a tree, showing the text to tracebacks and `inspect`.
 
+    Args:
+        source: text or a tree.
+        filename: what tracebacks name.
+        text: what they show; the source itself by default, nothing if empty.
+
     Raises:
         SyntaxError: also for what the parser has other errors for (null bytes, deep nesting).
     """
     shown = source if text is None else text
-    linecache.cache[filename] = (len(shown), None, shown.splitlines(keepends=True), filename)
+    linecache.cache.pop(filename, None)
+    if shown:
+        linecache.cache[filename] = (len(shown), None, shown.splitlines(keepends=True), filename)
     try:
         return compile(source, filename, "exec", dont_inherit=True)
     except SyntaxError:

@@ -4,45 +4,55 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
-from astor_rl.sandbox.inside import modules
+from astor_rl.sandbox.inside import guard, modules
 from astor_rl.sandbox.inside.counting import asserts_at_top_level, instrumented
-from astor_rl.sandbox.inside.tests import Emit, Report, run_tests
+from astor_rl.sandbox.inside.protocol import END
+from astor_rl.sandbox.inside.tests import Note, assertions, run_tests
+
+guard.watch(sys.modules[__name__])
 
 
-def run(job: Mapping[str, Any], output_limit: int, emit: Emit) -> list[Any]:
-    """Emit `[name, passed]` after each test; return `[status, message, row]`.
+def run(job: Mapping[str, Any], output_limit: int) -> Iterator[list[Any]]:
+    """`[status, name, failure]` after each test, then the end.
 
-    Names carry their file (`file.py::test`) when there are several.
+    The end is `[END, "ok", "", assertions, what the solution changed of the framework]`. Names
+    carry their file (`file.py::test`) when there are several.
     """
     files: dict[str, str] = {**job["files"], **job["tests"]}
     for path, text in files.items():
         _write(path, text)
     # The solution's own names win over nothing of ours: sys.path stays the library's.
     sys.meta_path.insert(0, modules.SourceFinder(files))
-    prefixed = len(job["tests"]) > 1
-    total = Report()
-    for path, source in job["tests"].items():
+    return map(partial(_message, guard.snapshot()), _steps(job["tests"]))
+
+
+def _message(changed: Callable[[], str], step: Note | int) -> list[Any]:
+    difference = changed()
+    if isinstance(step, int):
+        return [END, "ok", "", step, difference]
+    failure = step.failure
+    if difference and not failure:
+        failure = f"{step.name}: the solution changed {difference}"
+    return [step.status, step.name, failure]
+
+
+def _steps(tests: Mapping[str, str]) -> Iterator[Note | int]:
+    """A note for each test, then the number of assertions."""
+    total = 0
+    for path, source in tests.items():
         name = modules.module_name(path)
         if name is None:
             continue
-        prefix = f"{path}::" if prefixed else ""
-        report = Report(lambda test, ok, prefix=prefix: emit([prefix + test, ok]))  # type: ignore[misc]
+        prefix = f"{path}::" if len(tests) > 1 else ""
         code = modules.compiled(instrumented(source), path, source)
-        run_tests(name, code, path, asserts_at_top_level(source), report)
-        _merge(total, report, prefix)
-    return [total.status, total.message, total.row()]
-
-
-def _merge(total: Report, part: Report, prefix: str) -> None:
-    total.passed += [prefix + name for name in part.passed]
-    total.failed += [prefix + name for name in part.failed]
-    total.assertions += part.assertions
-    total.message = total.message or part.message
-    if part.status != "ok":
-        total.status = part.status
+        for note in run_tests(name, code, path, asserts_at_top_level(source)):
+            yield note._replace(name=prefix + note.name)
+        total += assertions()
+    yield total
 
 
 def _write(path: str, text: str) -> None:

@@ -34,15 +34,15 @@ ftruncate:77:46 fallocate:285:47 fadvise64:221:223 fsync:74:82 fdatasync:75:83 u
 chdir:80:49 fchdir:81:50 getrlimit:97:163 getpgrp:111:- getpgid:121:155 getsid:124:156
 rt_sigpending:127:136 rt_sigtimedwait:128:137 rt_sigsuspend:130:133 statfs:137:43 fstatfs:138:44
 epoll_create:213:- epoll_create1:291:20 epoll_ctl:233:21 epoll_wait:232:- epoll_pwait:281:22
-eventfd:284:- eventfd2:290:19 inotify_init1:294:26 inotify_add_watch:254:27
-inotify_rm_watch:255:28 flock:73:32 chmod:90:- fchmod:91:52 fchmodat:268:53 utimensat:280:88
+eventfd:284:- eventfd2:290:19 flock:73:32 chmod:90:- fchmod:91:52 fchmodat:268:53 utimensat:280:88
 utime:132:- utimes:235:- copy_file_range:326:285 sendfile:40:71 arch_prctl:158:-
-memfd_create:319:279 getcpu:309:168 wait4:61:260 waitid:247:95 close_range:436:436
+getcpu:309:168 wait4:61:260 waitid:247:95 close_range:436:436
 """
 
 _SERVER_ONLY: Final = """
 recvmsg:47:212 sendmsg:46:211 recvfrom:45:207 sendto:44:206 pidfd_open:434:434
 pidfd_send_signal:424:424 setrlimit:160:164 prctl:157:167 seccomp:317:277
+memfd_create:319:279
 """
 
 _FILTERED: Final = """

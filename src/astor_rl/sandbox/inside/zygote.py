@@ -22,11 +22,11 @@ import stat
 import sys
 import time
 import traceback
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple
 
 from astor_rl.sandbox.inside import child, kernel
 from astor_rl.sandbox.inside.jail import Jail
-from astor_rl.sandbox.inside.protocol import DESCRIPTORS, KILL
+from astor_rl.sandbox.inside.protocol import DESCRIPTORS, KILL, STARTED
 
 _PRELOADED: Final = """
     abc array ast base64 bisect calendar cmath codecs collections collections.abc contextlib copy
@@ -36,9 +36,22 @@ _PRELOADED: Final = """
 """
 
 
-def main(configuration: str) -> NoReturn:
-    """Serve until the control socket ends. `configuration` is the pool's JSON."""
+class Job(NamedTuple):
+    """What a forked child needs to be a job: the arguments of `child.run`."""
+
+    descriptors: list[int]
+    limits: dict[str, Any]
+    may_fork: bool
+
+
+def main(configuration: str) -> Job:
+    """Serve until the control socket ends. `configuration` is the pool's JSON.
+
+    Returns in each child, so that the stack below a job's code holds none of the zygote's.
+    """
     config = json.loads(configuration)
+    # They hold the configuration, which names paths of the host.
+    sys.argv[:], sys.orig_argv[:] = [""], []
     kernel.die_with_parent(signal.SIGKILL)
     control = socket.socket(fileno=config["control"])
     try:
@@ -58,7 +71,7 @@ def main(configuration: str) -> NoReturn:
     except BaseException:  # noqa: BLE001 - the pool shall hear why, whatever it is
         control.send(json.dumps({"error": traceback.format_exc(limit=-3)[-2000:]}).encode())
         os._exit(1)
-    _serve(control, jail, idle)
+    return _serve(control, jail, idle)
 
 
 def _become_first_process(control: socket.socket) -> None:
@@ -90,7 +103,7 @@ def _address_space() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def _serve(control: socket.socket, jail: Jail, idle: int) -> NoReturn:
+def _serve(control: socket.socket, jail: Jail, idle: int) -> Job:
     hello = {"applied": jail.applied, "missing": jail.missing, "address_space": idle}
     control.send(json.dumps(hello).encode())
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -107,7 +120,7 @@ def _serve(control: socket.socket, jail: Jail, idle: int) -> NoReturn:
         pid = os.fork()
         if pid == 0:
             control.close()
-            child.run(descriptors, limits, may_fork=jail.has("pidns"))
+            return Job(descriptors, limits, jail.has("pidns"))
         for descriptor in descriptors:
             os.close(descriptor)
         report = _watch(pid, limits["wall_s"], control)
@@ -134,6 +147,7 @@ def _watch(pid: int, wall_s: float, control: socket.socket) -> list[Any]:
         [wait status, whether the deadline killed it, CPU seconds, peak resident KiB]
     """
     process = os.pidfd_open(pid)
+    socket.send_fds(control, [STARTED], [process])
     poll = select.poll()
     poll.register(process, select.POLLIN)
     poll.register(control, select.POLLIN)
