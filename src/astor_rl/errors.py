@@ -47,5 +47,9 @@ class CapabilityError(AstorError):
     """Something was asked of an engine, sampler or model that it can't honour."""
 
 
+class RankError(AstorError):
+    """One of a run's processes ended without saying why, or can't reach the others any more."""
+
+
 class DependencyError(AstorError):
     """An optional package is missing. The message says which extra installs it."""

@@ -42,14 +42,18 @@ def config(**changes: Any) -> RunConfig:
     return parse_config({**raw, **changes})
 
 
-def make_policy(folder: Path, run: RunConfig) -> Policy:
+def fresh_policy(folder: Path, run: RunConfig, dtype: torch.dtype = torch.float32) -> Policy:
     torch.manual_seed(1)
-    policy = Policy(
+    return Policy(
         load_model(str(folder), dtype=torch.float32),
         lora=run.lora,
         device=torch.device("cpu"),
-        dtype=torch.float32,
+        dtype=dtype,
     )
+
+
+def make_policy(folder: Path, run: RunConfig) -> Policy:
+    policy = fresh_policy(folder, run)
     with torch.no_grad():  # a fresh adapter is the reference: move it, so that there is a KL
         for name, parameter in policy.named_trainable():
             if "lora_B" in name:
@@ -180,13 +184,7 @@ def test_invalid_rollouts_leave_the_group(tiny_model: Path) -> None:
 
 def test_measured_kl_is_zero_for_a_fresh_adapter_and_positive_after(tiny_model: Path) -> None:
     run = config()
-    torch.manual_seed(1)
-    policy = Policy(
-        load_model(str(tiny_model), dtype=torch.float32),
-        lora=run.lora,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
+    policy = fresh_policy(tiny_model, run)
     updater = Updater(policy, run, task_names=TASKS, world=ALONE)
     first = updater.update(make_groups(), probe=False, step=0)
     second = updater.update(make_groups(), probe=False, step=1)
@@ -195,12 +193,7 @@ def test_measured_kl_is_zero_for_a_fresh_adapter_and_positive_after(tiny_model: 
 
 
 def first_kl(folder: Path, run: RunConfig, *, dtype: torch.dtype) -> tuple[float, Policy]:
-    policy = Policy(
-        load_model(str(folder), dtype=torch.float32),
-        lora=run.lora,
-        device=torch.device("cpu"),
-        dtype=dtype,
-    )
+    policy = fresh_policy(folder, run, dtype)
     updater = Updater(policy, run, task_names=TASKS, world=ALONE)
     return max(updater.update(make_groups(), probe=False, step=0).stats.kl.values()), policy
 
@@ -232,12 +225,7 @@ def test_without_a_beta_the_kl_is_unknown_not_zero(tiny_model: Path) -> None:
 
 def test_full_weights_keep_the_reference_they_started_with(tiny_model: Path) -> None:
     run = config(lora={"enabled": False})
-    policy = Policy(
-        load_model(str(tiny_model), dtype=torch.float32),
-        lora=run.lora,
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
+    policy = fresh_policy(tiny_model, run)
     updater = Updater(policy, run, task_names=TASKS, world=ALONE)
     first = updater.update(make_groups(), probe=True, step=0)
     second = updater.update(make_groups(), probe=False, step=1)
@@ -289,29 +277,47 @@ def test_state_of_another_adapter_is_refused(tiny_model: Path) -> None:
         other.load_state_dict(saved.state_dict())
 
 
+def _cases() -> dict[str, tuple[RunConfig, list[Group], list[list[Group]]]]:
+    """What two processes are given: the run, all groups, and each rank's."""
+    whole = make_groups()
+    narrow = [
+        Group(g.item, g.rollouts[:2], g.verdicts[:2]) if g.item.task == "second" else g
+        for g in whole
+    ]
+    twice = config(num_iterations=2)
+    return {
+        # Each rank has all groups of a task: the other must not wait for its halves.
+        "even": (config(), whole, [whole[::2], whole[1::2]]),
+        "narrower on one rank": (config(), narrow, [narrow[::2], narrow[1::2]]),
+        "none on one rank": (twice, whole, [whole, []]),
+        "one group": (config(), whole[:1], [whole[:1], []]),
+    }
+
+
 def _update_in_process(folder: str, target: str) -> None:
     with world(threads=1) as here:
-        run = config()
-        policy = make_policy(Path(folder), run)
-        updater = Updater(policy, run, task_names=TASKS, world=here)
-        # One rank has all groups of a task's half: the other must not wait for it.
-        groups = make_groups()
-        result = updater.update(here.mine(groups), probe=True, step=0)
-        assert result.stats.probe is not None
-        weights = {name: p.detach() for name, p in policy.named_trainable()}
-        torch.save(
-            {"weights": weights, "gram": torch.tensor(result.stats.probe.gram_KK)},
-            f"{target}/rank{here.rank}.pt",
-        )
+        for name, (run, _, parts) in _cases().items():
+            policy = make_policy(Path(folder), run)
+            updater = Updater(policy, run, task_names=TASKS, world=here)
+            result = updater.update(parts[here.rank], probe=True, step=0)
+            weights = {name: p.detach() for name, p in policy.named_trainable()}
+            probe = result.stats.probe
+            gram = None if probe is None else torch.tensor(probe.gram_KK)
+            torch.save({"weights": weights, "gram": gram}, f"{target}/{name}{here.rank}.pt")
 
 
 @pytest.mark.slow
 def test_two_processes_train_like_one(tiny_model: Path, tmp_path: Path) -> None:
     launch(_update_in_process, (str(tiny_model), str(tmp_path)), processes=2)
-    alone, result = weights_after(tiny_model, config(), make_groups(), probe=True)
-    for rank in range(2):
-        saved = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
-        assert_same(saved["weights"], alone)
-        np.testing.assert_allclose(
-            saved["gram"].numpy(), result.stats.probe.gram_KK, rtol=1e-3, atol=1e-9
-        )
+    for name, (run, groups, _) in _cases().items():
+        alone, result = weights_after(tiny_model, run, groups, probe=True)
+        for rank in range(2):
+            saved = torch.load(tmp_path / f"{name}{rank}.pt", weights_only=True)
+            assert_same(saved["weights"], alone)
+            if result.stats.probe is None:
+                assert name == "one group"
+                assert saved["gram"] is None
+                continue
+            np.testing.assert_allclose(
+                saved["gram"].numpy(), result.stats.probe.gram_KK, rtol=1e-3, atol=1e-9
+            )

@@ -8,20 +8,24 @@ own groups, gradients are summed.
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch.multiprocessing.spawn import start_processes
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from astor_rl.engines.local.launch import launch
+from astor_rl.errors import ConfigError, DataError, RankError
+
+__all__ = ["World", "launch", "processes_wanted", "under_launcher", "world"]
 
 T = TypeVar("T")
+
+PATIENCE = timedelta(hours=12)
+"""How long a process waits for another: one may mine, download or judge while the rest wait."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +55,8 @@ class World:
         """Rank 0's value, on every rank. Plain Python objects; for plans, not for tensors."""
         box: list[Any] = [value]
         if self.size > 1:
-            dist.broadcast_object_list(box, src=0)
+            with _together("broadcast"):
+                dist.broadcast_object_list(box, src=0)
         result: T = box[0]
         return result
 
@@ -60,19 +65,58 @@ class World:
         if self.size == 1:
             return [value]
         box: list[Any] = [None] * self.size
-        dist.all_gather_object(box, value)
+        with _together("gather"):
+            dist.all_gather_object(box, value)
         return box
 
     def sum_(self, tensors: Iterable[torch.Tensor]) -> None:
         """Sum each tensor over ranks, in place. All ranks must pass the same shapes in order."""
         if self.size > 1:
-            for tensor in tensors:
-                dist.all_reduce(tensor)
+            with _together("sum"):
+                for tensor in tensors:
+                    dist.all_reduce(tensor)
 
     def barrier(self) -> None:
         """Wait for everyone."""
-        if self.size > 1:
-            dist.barrier()
+        # On the CPU also where there are GPUs: NCCL's barrier doesn't notice that a peer is gone.
+        self.sum_([torch.zeros(1)])
+
+    def require_same(self, name: str, value: str) -> None:
+        """Make sure that every rank holds the same `value`, e.g. a digest of its data.
+
+        Args:
+            name: what it is, for the message.
+            value: short: it is shown.
+
+        Raises:
+            DataError: on every rank, with each value and the ranks that hold it.
+        """
+        holders: dict[str, list[int]] = {}
+        for rank, theirs in enumerate(self.gather(value)):
+            holders.setdefault(theirs, []).append(rank)
+        if len(holders) > 1:
+            found = "; ".join(
+                f"{theirs!r} in process {', '.join(map(str, ranks))}"
+                for theirs, ranks in holders.items()
+            )
+            raise DataError(f"{name} must be the same in all processes, but is {found}")
+
+
+@contextmanager
+def _together(what: str) -> Iterator[None]:
+    """A collective's failure as `RankError`: it is another process's doing, not this one's."""
+    try:
+        yield
+    except RuntimeError as error:
+        said = " ".join(str(error).split())
+        raise RankError(
+            f"{what}: the other processes can't be reached; has one of them ended? ({said})"
+        ) from error
+
+
+def backends(*, cuda: bool) -> str:
+    """The process group's backend for each device; counts are summed on the CPU in any case."""
+    return "cpu:gloo,cuda:nccl" if cuda else "gloo"
 
 
 @contextmanager
@@ -81,6 +125,9 @@ def world(*, threads: int = 0) -> Iterator[World]:
 
     Args:
         threads: CPU threads for torch in this process; 0 keeps torch's choice.
+
+    Raises:
+        RankError: the others can't be reached.
     """
     if threads:
         torch.set_num_threads(threads)
@@ -94,46 +141,26 @@ def world(*, threads: int = 0) -> Iterator[World]:
     if size == 1:
         yield World(0, 1, device)
         return
-    dist.init_process_group("nccl" if cuda else "gloo")
-    try:
-        yield World(rank, size, device)
-    finally:
-        dist.destroy_process_group()
+    with _together("meet"):
+        dist.init_process_group(backends(cuda=cuda), timeout=PATIENCE)
+    yield World(rank, size, device)
+    # Not after an error: NCCL would wait for work that the others never do, and the error would
+    # not get out. Leaving the process frees everything.
+    dist.destroy_process_group()
 
 
 def processes_wanted(configured: int) -> int:
-    """How many processes a run should have: the configured number, else one per GPU, else one."""
-    if configured:
-        return configured
-    return max(1, torch.cuda.device_count()) if torch.cuda.is_available() else 1
+    """How many processes a run should have: the configured number, else one per GPU, else one.
+
+    Raises:
+        ConfigError: more processes than GPUs, where there are GPUs.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if gpus and configured > gpus:
+        raise ConfigError(f"num_processes is {configured} and there are {gpus} GPUs; one each")
+    return configured or max(1, gpus)
 
 
 def under_launcher() -> bool:
     """Whether torchrun or `launch` already started this process as one of several."""
     return "WORLD_SIZE" in os.environ
-
-
-def launch(target: Callable[..., None], args: tuple[Any, ...], *, processes: int) -> None:
-    """Run `target(*args)` in `processes` processes on this machine and wait for all.
-
-    `target` must be importable (it is pickled by name). If one process fails, the others are
-    stopped and its exception is raised here.
-    """
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    spawn: Callable[..., Any] = start_processes  # untyped in torch
-    spawn(_entry, (target, args, processes, port), nprocs=processes)
-
-
-def _entry(
-    rank: int, target: Callable[..., None], args: tuple[Any, ...], size: int, port: int
-) -> None:
-    os.environ.update(
-        RANK=str(rank),
-        LOCAL_RANK=str(rank),
-        WORLD_SIZE=str(size),
-        MASTER_ADDR="127.0.0.1",
-        MASTER_PORT=str(port),
-    )
-    target(*args)

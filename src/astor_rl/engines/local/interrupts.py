@@ -8,7 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-_ASKS = (signal.SIGINT, signal.SIGTERM)
+ASKS = (signal.SIGINT, signal.SIGTERM)
+"""What a person or a scheduler sends."""
+
+INSIST = signal.SIGUSR1
+"""What the parent of several processes sends them when it has been asked twice."""
 
 
 class StopRequest:
@@ -18,12 +22,41 @@ class StopRequest:
         self.asked = False
 
 
+class _AskOnce:
+    """Handles a request to stop, however often it arrives."""
+
+    def __init__(self) -> None:
+        self.heard = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not self.heard:
+            self.heard = True
+            raise KeyboardInterrupt
+
+
+def _insist(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def obey_parent() -> None:
+    """In one of several processes: a repeated request is still one, only the parent insists.
+
+    A terminal sends Ctrl-C to parent and children alike, a scheduler sends SIGTERM to the parent
+    or to all, and the parent passes on what it gets. So a child may hear the same request twice,
+    which must not cost the checkpoint. "At once" has a signal of its own, `INSIST`.
+    """
+    ask = _AskOnce()
+    for number in ASKS:
+        signal.signal(number, ask)
+    signal.signal(INSIST, _insist)
+
+
 @contextmanager
 def graceful_stop(note: Callable[[str], None]) -> Iterator[StopRequest]:
     """Turn the first Ctrl-C or SIGTERM into a request that a loop checks between steps.
 
-    The second raises `KeyboardInterrupt` at once. Only the main thread can handle signals;
-    elsewhere this does nothing.
+    The second raises `KeyboardInterrupt` at once (after `obey_parent`: the parent's `INSIST`
+    does). Only the main thread can handle signals; elsewhere this does nothing.
 
     Args:
         note: tells the person what happens now.
@@ -32,15 +65,19 @@ def graceful_stop(note: Callable[[str], None]) -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
+    outside = signal.getsignal(signal.SIGTERM)
 
     def handle(number: int, frame: FrameType | None) -> None:
         del number, frame
-        if request.asked:
+        if isinstance(outside, _AskOnce):
+            outside.heard = True
+        elif request.asked:
             raise KeyboardInterrupt
-        request.asked = True
-        note("stopping after this step, with a checkpoint; once more stops at once")
+        if not request.asked:
+            request.asked = True
+            note("stopping after this step, with a checkpoint; once more stops at once")
 
-    before = {number: signal.signal(number, handle) for number in _ASKS}
+    before = {number: signal.signal(number, handle) for number in ASKS}
     try:
         yield request
     finally:

@@ -190,7 +190,9 @@ class Updater:
         loss = LossBatch(
             sample_T=sample_T,
             mask_T=mask_T,
-            advantages_M=advantages.advantages_NG[_inside(sizes)],
+            advantages_M=advantages.advantages_NG[
+                _inside(sizes, advantages.advantages_NG.shape[1])
+            ],
             beta_M=torch.repeat_interleave(betas, sizes),
             task_M=torch.repeat_interleave(torch.tensor(tasks, dtype=torch.long), sizes),
             sampler_logprobs_T=sampler_T,
@@ -372,7 +374,9 @@ class _Gap:
         }
 
 
-def _inside(sizes: Tensor) -> Tensor:
-    """Where a rectangle of groups holds rollouts, [N, max size] bool."""
-    width = int(sizes.max()) if len(sizes) else 0
+def _inside(sizes: Tensor, width: int) -> Tensor:
+    """Where a rectangle of groups holds rollouts, [N, width] bool.
+
+    The width is the step's: a rank's own groups may all be narrower, or there may be none.
+    """
     return torch.arange(width)[None, :] < sizes[:, None]
