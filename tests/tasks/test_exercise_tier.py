@@ -7,7 +7,7 @@ import json
 import pytest
 
 from astor_rl.errors import DataError
-from astor_rl.sandbox.api import Outcome
+from astor_rl.sandbox.api import Outcome, TargetResult
 from astor_rl.tasks.code_generation import CodeGenerationTask
 from astor_rl.tasks.exercise_tier import without_skipped
 from astor_rl.tasks.parsing import fenced
@@ -103,6 +103,29 @@ def test_tests_that_their_file_always_skips_are_no_tests(pool):
     results = score(task, make(task, tests=more), gold, runtime)
     assert [r.outcome for r in results] == [1.0, 0.0]
     assert without_skipped(TEST) == TEST
+
+
+def test_solutions_that_reach_for_the_machinery_are_refused(pool):
+    task = CodeGenerationTask(pool, tier="exercise")
+    (gold,) = ROW["reference"].values()
+    (found,) = score(task, make(task), gold + "\nimport unittest")
+    assert (found.outcome, found.format) == (0, 1)
+    assert found.reason == "refused: imports unittest"
+
+
+@pytest.mark.parametrize(("assertions", "outcome"), [(0, 0), (1, 0), (2, 1), (3, 1)])
+def test_tests_that_pass_have_evaluated_their_assertions(assertions, outcome):
+    class Forged:
+        async def submit(self, job):
+            names = ("AcronymTest::test_one", "AcronymTest::test_two", "AcronymTest::test_made")
+            return Outcome("ok", targets=(TargetResult("ok", names, (), assertions),))
+
+    task = CodeGenerationTask(Forged(), tier="exercise")
+    more = TEST + "\n    def test_made(self):\n        abbreviate('a')\n"  # asserts nothing
+    example = make(task, tests=[{"path": "acronym_test.py", "content": more}])
+    (found,) = score(task, example, "x = 1")
+    assert found.outcome == outcome
+    assert ("assertions evaluated" in found.reason) is not bool(outcome)
 
 
 def test_the_next_turn_shows_the_failed_test(pool):

@@ -10,6 +10,7 @@ from astor_rl.sandbox.api import Opaque
 from astor_rl.tasks.literals import (
     MAX_CHARS,
     MAX_DEPTH,
+    MAX_ELEMENTS,
     NAMES,
     LiteralError,
     is_plain,
@@ -214,6 +215,18 @@ def test_what_can_be_read(text, value):
         "[" * (MAX_DEPTH + 2) + "]" * (MAX_DEPTH + 2),
         "(" * 1000,
         "-" * 10_000 + "1",
+        "1j + 1",
+        "1 + 2j + 3j",
+        "1 - -2j",
+        "+".join(["1"] * 990),
+        "1" + "0" * 400 + " + 1j",
+        "list(range(99999999999999999999999))",
+        "set(range(-(10**30), 10))",
+        f"list(range({MAX_ELEMENTS + 1}))",
+        "[" + ", ".join(["tuple(range(1900))"] * 2) + "]",
+        "list(" * 2 + "range(1000)" + ")" * 2,
+        "[" + "0," * MAX_ELEMENTS + "]",
+        "a" + ".a" * 2500,
     ],
 )
 def test_what_is_refused(text):
@@ -258,6 +271,29 @@ def test_arguments_that_can_be_read(text, normal):
 def test_arguments_that_are_refused(text):
     with pytest.raises(LiteralError):
         parse_arguments(text)
+
+
+@pytest.mark.parametrize("text", ["a" + ".a" * 2500, "0x" + "f" * 9000, "+".join(["1"] * 990)])
+def test_arguments_that_overrun_what_writes_them_are_refused(text):
+    with pytest.raises(LiteralError):
+        parse_arguments(text)
+
+
+@pytest.mark.parametrize("error", [RecursionError, OverflowError, MemoryError, ValueError])
+def test_whatever_reading_overruns_is_a_refusal(error, monkeypatch):
+    def overrun(text, mode):
+        raise error("too much")
+
+    monkeypatch.setattr("astor_rl.tasks.literals.parse_quietly", overrun)
+    for read in (parse_literal, parse_arguments):
+        with pytest.raises(LiteralError, match=rf"can't be read \({error.__name__}\)"):
+            read("1")
+
+
+def test_huge_ranges_that_are_not_spelled_out_can_be_read():
+    assert parse_literal(f"range({10**30})") == range(10**30)
+    assert parse_literal("list(range(3, 9, 2))") == [3, 5, 7]
+    assert parse_literal("tuple(range(5, 0))") == ()
 
 
 def test_values_for_people_are_cut():

@@ -58,6 +58,23 @@ def test_inline_backticks_open_nothing():
     assert list(fences("use ```x``` here\n```x``` too")) == []
 
 
+@pytest.mark.parametrize(
+    "line", ["~" * 1_000_000 + "`", "~~~" + " " * 1_000_000 + "`", "`" * 1_000_000 + " ` `"]
+)
+def test_runaway_fences_are_read_in_linear_time(line):
+    # A pattern that backtracks would take hours.
+    assert [b.closed for b in fences(line)] == ([False] if line.startswith("~") else [])
+
+
+def test_runaway_tags_are_read_in_linear_time():
+    assert tagged("<a>" * 1_000_000, "a") == ()
+    assert tagged("<a>" * 1_000_000 + "x</a>", "a") == ("<a>" * 999_999 + "x",)
+
+
+def test_the_info_of_a_tilde_fence_may_hold_anything():
+    assert [(b.language, b.code) for b in fences("~~~  Py ~ `x`\n1\n~~~")] == [("py", "1\n")]
+
+
 @given(
     st.text(alphabet=st.characters(codec="ascii", exclude_characters="`~\r\x0b\x0c\x1c\x1d\x1e"))
 )

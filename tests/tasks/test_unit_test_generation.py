@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import ast
 import asyncio
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
 from astor_rl.errors import ConfigError, DataError, SandboxError
-from astor_rl.sandbox.api import Outcome
+from astor_rl.sandbox.api import Coverage, Outcome
 from astor_rl.tasks.base import Task
 from astor_rl.tasks.unit_test_generation import UnitTestGenerationTask
 from astor_rl.tasks.validation import rollout_of
@@ -109,11 +111,102 @@ def test_all_forms_of_tests_can_be_perfect(task, tests):
     assert run(task, tests).outcome == 1
 
 
-def test_coverage_without_checking_is_worth_the_coverage(task):
-    found = run(task, "def test():\n    clip(3), clip(30), double(1)\n    assert True")
-    assert found.metrics["mutation_score"] == 0
-    assert found.metrics["detects_bug"] == 0
-    assert found.outcome == 0.5
+CALLS = "clip(3), clip(30), double(1)"
+
+
+def test_coverage_without_detection_is_worth_nothing(task):
+    crash = {"code": CODE.replace("return n\n", "raise ValueError\n")}
+    for mutants in (ROW["mutants"], [crash, *ROW["mutants"]]):
+        for check in ("assert True", "assert clip", "assert (clip(3) or 1) is not None"):
+            found = run(task, f"def test():\n    {CALLS}\n    {check}", mutants=mutants)
+            assert found.outcome == 0
+            assert found.reason == f"no assertion fails on any of {len(mutants)} mutants"
+
+
+def test_mutants_that_all_crash_leave_the_source_to_tell(task):
+    crash = {"code": CODE.replace("return n\n", "raise ValueError\n")}
+    found = run(task, f"def test():\n    {CALLS}\n    assert True", mutants=[crash])
+    assert (found.outcome, found.reason) == (0, "no assertion depends on a call of the code")
+    assert run(task, SMALL, mutants=[crash]).metrics["mutation_score"] == 1
+
+
+def test_one_failed_assertion_lets_crashes_count_too(task):
+    crash = {"code": CODE.replace("return n\n", "raise ValueError\n")}
+    raises = "import pytest\nwith pytest.raises(TypeError):\n    clip('x')"
+    wrong = {"code": CODE.replace("n > LIMIT", "not n")}
+    for check, mutants in ((SMALL, ROW["mutants"]), (raises, [wrong])):
+        tests = "\n".join(f"    {line}" for line in check.split("\n"))
+        found = run(task, f"def test():\n    {CALLS}\n{tests}", mutants=[crash, *mutants])
+        assert found.metrics["mutation_score"] >= 2 / 3
+        assert found.outcome > 0.75
+
+
+@pytest.mark.parametrize(
+    ("tests", "good"),
+    [
+        (f"{CALLS}\nassert True", False),
+        (f"{CALLS}\nassert clip and double", False),
+        (f"x = {CALLS}\ny = 1\nassert y", False),
+        (f"y = x = {CALLS}\nassert y", True),
+        ("def test():\n    out = []\n    for n in map(clip, [3]):\n        assert n == 3", True),
+        (
+            "import pytest\ndef test():\n    with pytest.raises(TypeError):\n        clip('x')",
+            True,
+        ),
+        ("import focal as f\n\ndef get():\n    return f.clip(3)\n\nassert get() == 3", True),
+        (
+            "import unittest\nclass T(unittest.TestCase):\n    def setUp(self):\n"
+            "        self.n = clip(3)\n    def test(self):\n        self.assertEqual(self.n, 3)",
+            True,
+        ),
+    ],
+)
+def test_without_mutants_an_assertion_must_depend_on_a_call(task, tests, good):
+    found = run(task, tests, mutants=[])
+    assert (found.outcome > 0) is good
+    assert (found.reason == "no assertion depends on a call of the code") is not good
+
+
+def test_the_code_itself_is_no_oracle(task):
+    copy = "def ref(value):\n    if value > MOST:\n        return MOST\n    return value\n"
+    found = run(task, f"MOST = 10\n{copy}\nassert clip(3) == ref(3) and clip(30) == ref(30)")
+    assert (found.outcome, found.reason) == (0, "copies the code under test: clip")
+
+
+def test_versions_cannot_be_told_by_their_formatting(pool):
+    odd = CODE.replace("    if n > LIMIT:\n        return", "    # why\n    if(n>LIMIT): return")
+    counting = CountingPool(pool)
+    task = UnitTestGenerationTask(counting)
+    unparsed = ast.unparse(ast.parse(odd))
+    broken = odd + "\n)"
+    found = run(
+        task, SMALL, code=odd, mutants=[{"code": unparsed}, {"code": broken}, *ROW["mutants"]]
+    )
+    assert found.metrics["mutation_score"] == 2 / 4
+    seen = {target for job in counting.jobs for target in job.targets}
+    assert len(seen) == 5  # one correct code, however written; what doesn't parse as it is
+    assert broken in seen
+    assert odd not in seen
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [(5, 0, 0, 0), (7 * 10**400, 7, 2, 2), (8, 7, 2, 2), (7, 8, 2, 2), (7, 7, 2, 4), (-1, 7, 0, 2)],
+)
+def test_forged_coverage_is_worth_nothing(pool, counts):
+    class Forging(CountingPool):
+        async def submit(self, job):
+            outcome = await super().submit(job)
+            if len(self.jobs) < 2:  # what importing reaches, measured without the tests
+                return outcome
+            forged = (
+                replace(target, coverage=target.coverage and Coverage(*counts))
+                for target in outcome.targets
+            )
+            return replace(outcome, targets=tuple(forged))
+
+    found = run(UnitTestGenerationTask(Forging(pool), timeout_s=20.0), SMALL)
+    assert (found.outcome, found.reason) == (0, "malformed: coverage that isn't of this code")
 
 
 @pytest.mark.parametrize(
@@ -140,8 +233,9 @@ def test_code_without_branches_has_no_branch_part(task):
     found = run(task, "assert f(1) == 2", **changes)
     assert found.outcome == 1
     assert "branch_coverage" not in found.metrics
-    # Both 1 and -1 are true: the mutant survives, and its part has two thirds of the weight.
-    assert run(task, "assert f(0)", **changes).outcome == pytest.approx(1 / 3)
+    # Both 1 and -1 are true: that mutant survives; mutants have two thirds of the weight.
+    changes["mutants"] = [mutant, {"code": code.replace("n + 1", "n")}]
+    assert run(task, "assert f(0)", **changes).outcome == pytest.approx(1 / 3 + 2 / 3 / 2)
     assert "branch_coverage" not in run(task, "", **changes).metrics
 
 
@@ -211,9 +305,10 @@ def test_a_mutant_that_loops_or_breaks_is_killed(pool):
         CODE + "\nraise ValueError",
         CODE + "\n)",
         CODE,
+        CODE.replace("return n\n", "return -n\n"),
     ]
     found = run(task, SMALL, mutants=[{"code": code} for code in versions])
-    assert found.metrics["mutation_score"] == 3 / 4
+    assert found.metrics["mutation_score"] == 4 / 5
 
 
 def test_names_that_a_version_lacks_are_not_imported(task):

@@ -27,6 +27,7 @@ from astor_rl.tasks.function_tier import (
     function_prompt,
     gold_code,
 )
+from astor_rl.tasks.guard import guarded, guarded_async
 from astor_rl.tasks.parsing import (
     defined_names,
     fenced,
@@ -181,28 +182,41 @@ class CodeGenerationTask:
         Raises:
             SandboxError: the task has no sandbox.
         """
-        answers = [self._read(example, rollout.text) for example, rollout in pairs]
+        answers = [
+            guarded(self.kind, self._read, example, rollout.text) for example, rollout in pairs
+        ]
         distinct = {
             (example.key, answer.code): example
             for (example, _), answer in zip(pairs, answers, strict=True)
-            if not answer.fault
+            if isinstance(answer, _Answer) and not answer.fault
         }
         await self._prepare({example.key: example for example in distinct.values()})
         judged = await asyncio.gather(
-            *(self._judge(example, code) for (_, code), example in distinct.items())
+            *(
+                guarded_async(self.kind, self._judge(example, code))
+                for (_, code), example in distinct.items()
+            )
         )
         judgements = dict(zip(distinct, judged, strict=True))
         return [
-            Score(0.0, answer.format, {"tests_passed": 0.0, "loads": 0.0}, answer.fault)
+            answer
+            if isinstance(answer, Invalid)
+            else Score(0.0, answer.format, {"tests_passed": 0.0, "loads": 0.0}, answer.fault)
             if answer.fault
-            else self._score(answer, judgements[example.key, answer.code])
+            else guarded(self.kind, self._score, answer, judgements[example.key, answer.code])
             for (example, _), answer in zip(pairs, answers, strict=True)
         ]
 
     async def _prepare(self, examples: Mapping[str, Example]) -> None:
         """Learn replayed tests' calls once, before many solutions ask for them at the same time."""
         if self._functions is not None and not self._exercise:
-            await asyncio.gather(*map(self._functions.prepare, examples.values()))
+            # What raises here raises again for each rollout that needs it, and is judged there.
+            await asyncio.gather(
+                *(
+                    guarded_async(self.kind, self._functions.prepare(example))
+                    for example in examples.values()
+                )
+            )
 
     async def _judge(self, example: Example, code: str) -> Judgement | Invalid:
         if self._sandbox is None or self._functions is None:

@@ -34,6 +34,7 @@ from astor_rl.sandbox.api import SandboxPool
 from astor_rl.tasks._diffs import shorten_diff
 from astor_rl.tasks.base import Pair, ValidationReport
 from astor_rl.tasks.example_key import content_key
+from astor_rl.tasks.guard import guarded
 from astor_rl.tasks.metrics.b_norm import b_norm
 from astor_rl.tasks.metrics.meteor import Meteor, SynonymMode
 from astor_rl.tasks.metrics.rouge import Rouge
@@ -186,8 +187,8 @@ class CommitMessageTask:
         """Judge rollouts in a thread of their own; identical completions are judged once."""
         distinct = {(self.answer(example), rollout.text) for example, rollout in pairs}
 
-        def judge() -> dict[tuple[str, str], Score]:
-            return {(subject, text): self._judge(subject, text) for subject, text in distinct}
+        def judge() -> dict[tuple[str, str], Score | Invalid]:
+            return {pair: guarded(self.kind, self._judge, *pair) for pair in distinct}
 
         scores = await asyncio.to_thread(judge)
         return [scores[self.answer(example), rollout.text] for example, rollout in pairs]

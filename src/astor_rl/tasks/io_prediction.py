@@ -12,6 +12,7 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Literal, Self
 
 from astor_rl.errors import ConfigError, DataError, SandboxError
@@ -19,6 +20,7 @@ from astor_rl.sandbox.api import CallJob, Outcome, SandboxPool
 from astor_rl.tasks import validation
 from astor_rl.tasks.base import Pair, ValidationReport
 from astor_rl.tasks.example_key import content_key
+from astor_rl.tasks.guard import guarded, guarded_async
 from astor_rl.tasks.literals import (
     LiteralError,
     parse_argument_list,
@@ -205,20 +207,32 @@ class IOPredictionTask:
         waiting: dict[tuple[str, str], list[tuple[int, float]]] = {}
         examples: dict[str, Example] = {}
         for place, (example, rollout) in enumerate(pairs):
-            read = self._read(example, rollout.text)
-            if read.fault:
-                results[place] = _scored(example, False, read.format, read.fault)
-            elif example.fields["direction"] == "output":
-                results[place] = _judge_output(example, read)
-            else:
+            read = guarded(self.kind, self._read_or_judge, example, rollout.text)
+            if isinstance(read, _Answer):
                 examples[example.key] = example
                 waiting.setdefault((example.key, read.text), []).append((place, read.format))
-        jobs = [self._run(examples[key], arguments) for key, arguments in waiting]
+            else:
+                results[place] = read
+        jobs = [
+            guarded_async(self.kind, self._run(examples[key], arguments))
+            for key, arguments in waiting
+        ]
         outcomes = await asyncio.gather(*jobs)
         for (key, _), places, outcome in zip(waiting, waiting.values(), outcomes, strict=True):
             for place, form in places:
-                results[place] = _judge_input(examples[key], form, outcome)
+                results[place] = (
+                    outcome
+                    if isinstance(outcome, Invalid)
+                    else guarded(self.kind, _judge_input, examples[key], form, outcome)
+                )
         return [results[place] for place in range(len(pairs))]
+
+    def _read_or_judge(self, example: Example, text: str) -> _Answer | Score:
+        """The arguments to run, or the score of what needs no run."""
+        read = self._read(example, text)
+        if read.fault:
+            return _scored(example, False, read.format, read.fault)
+        return _judge_output(example, read) if example.fields["direction"] == "output" else read
 
     async def _run(self, example: Example, arguments: str) -> Outcome:
         if self._sandbox is None:
@@ -267,9 +281,28 @@ def _arguments(example: Example, text: str) -> str:
     try:
         return parse_arguments(text)
     except LiteralError:
-        if ast.dump(parse_argument_list(text)) == ast.dump(parse_argument_list(own)):
+        if _same_tree(parse_argument_list(text), parse_argument_list(own)):
             return own
         raise
+
+
+def _same_tree(left: ast.AST, right: ast.AST) -> bool:
+    """Whether two trees are equal; however deep one is, nothing here recurses."""
+    # Breadth first, a tree is told by its nodes and how many children each has.
+    return all(
+        _node(one) == _node(other) for one, other in zip_longest(ast.walk(left), ast.walk(right))
+    )
+
+
+def _node(node: ast.AST | None) -> object:
+    """A node without what is in its children."""
+    return type(node), node and [(name, _part(part)) for name, part in ast.iter_fields(node)]
+
+
+def _part(part: object) -> object:
+    if isinstance(part, list):
+        return [_part(inner) for inner in part]
+    return ast.AST if isinstance(part, ast.AST) else (type(part), part)
 
 
 def _scored(example: Example, right: bool, form: float, reason: str) -> Score:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import ast
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sized
+from contextlib import contextmanager
 from typing import Any
 
 from astor_rl.sandbox.api import Opaque
@@ -21,9 +22,29 @@ MAX_CHARS = 20_000
 MAX_DEPTH = 40
 """Deepest nesting that is read or compared."""
 
+MAX_ELEMENTS = 2_000
+"""Most elements that one text may hold, at all levels, those of its ranges that are spelled out
+included. Bounds memory, and the time that elements of equal hash cost, which grows as the square.
+"""
+
 
 class LiteralError(ValueError):
     """Text that isn't a literal. Its message is a short reason, for a score."""
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """What reading a hostile text may overrun, as a refusal of that text.
+
+    The caps below keep this from happening; should one have a gap, a training run shall not end
+    for it.
+    """
+    try:
+        yield
+    except LiteralError:
+        raise
+    except (RecursionError, OverflowError, MemoryError, ValueError) as error:
+        raise LiteralError(f"can't be read ({type(error).__name__})") from None
 
 
 def parse_literal(text: str) -> Any:
@@ -32,12 +53,14 @@ def parse_literal(text: str) -> Any:
     Accepted: numbers (signed, complex), strings, bytes, True, False, None, lists, tuples, sets,
     dicts, `nan`, `inf`, `float('nan')`, `float('inf')`, `float('-inf')`, `set()`, `list()`,
     `tuple()`, `dict()`, `set`, `frozenset`, `list` or `tuple` of one literal, `dict` of keyword
-    literals, `range` of ints. Anything else, any other call above all, is refused.
+    literals, `range` of ints. Anything else, any other call above all, is refused, and so is what
+    holds more than `MAX_ELEMENTS` elements in total.
 
     Raises:
         LiteralError: with the reason.
     """
-    return _value(_expression(text.strip()), 0)
+    with _refusing():
+        return _Reader().value(_expression(text.strip()), 0)
 
 
 def literal_value(node: ast.expr) -> Any:
@@ -46,7 +69,8 @@ def literal_value(node: ast.expr) -> Any:
     Raises:
         LiteralError: with the reason.
     """
-    return _value(node, 0)
+    with _refusing():
+        return _Reader().value(node, 0)
 
 
 def parse_arguments(text: str) -> str:
@@ -57,16 +81,18 @@ def parse_arguments(text: str) -> str:
     Raises:
         LiteralError: an argument isn't a literal, or the text isn't an argument list.
     """
-    call = parse_argument_list(text)
-    for argument in call.args:
-        if isinstance(argument, ast.Starred):
-            raise LiteralError("unpacks an argument")
-        _value(argument, 0)
-    for keyword in call.keywords:
-        if keyword.arg is None:
-            raise LiteralError("unpacks an argument")
-        _value(keyword.value, 0)
-    return ast.unparse(_Spelled().visit(call))[len("_(") : -1]
+    with _refusing():
+        call = parse_argument_list(text)
+        reader = _Reader()
+        for argument in call.args:
+            if isinstance(argument, ast.Starred):
+                raise LiteralError("unpacks an argument")
+            reader.value(argument, 0)
+        for keyword in call.keywords:
+            if keyword.arg is None:
+                raise LiteralError("unpacks an argument")
+            reader.value(keyword.value, 0)
+        return ast.unparse(_Spelled().visit(call))[len("_(") : -1]
 
 
 class _Spelled(ast.NodeTransformer):
@@ -102,63 +128,73 @@ def _expression(text: str) -> ast.expr:
         raise LiteralError("isn't a Python literal") from None
 
 
-def _value(node: ast.expr, depth: int) -> Any:
-    if depth > MAX_DEPTH:
-        raise LiteralError(f"nested deeper than {MAX_DEPTH}")
-    deeper = depth + 1
-    match node:
-        case ast.Constant(value=value) if value is not ...:
-            return value
-        case ast.List(elts=items):
-            return [_value(item, deeper) for item in items]
-        case ast.Tuple(elts=items):
-            return tuple(_value(item, deeper) for item in items)
-        case ast.Set(elts=items):
-            return _hashed(set, [_value(item, deeper) for item in items])
-        case ast.Dict(keys=keys, values=values):
-            if None in keys:
+class _Reader:
+    """Reads one text's literals, all of them on one budget of elements."""
+
+    def __init__(self) -> None:
+        self._left = MAX_ELEMENTS
+
+    def _charge(self, elements: int) -> None:
+        self._left -= elements
+        if self._left < 0:
+            raise LiteralError(f"more than {MAX_ELEMENTS} elements")
+
+    def value(self, node: ast.expr, depth: int) -> Any:
+        """The value of a literal nested `depth` deep.
+
+        Raises:
+            LiteralError: with the reason.
+        """
+        if depth > MAX_DEPTH:
+            raise LiteralError(f"nested deeper than {MAX_DEPTH}")
+        self._charge(1)
+        deeper = depth + 1
+        match node:
+            case ast.Constant(value=value) if value is not ...:
+                return value
+            case ast.List(elts=items):
+                return [self.value(item, deeper) for item in items]
+            case ast.Tuple(elts=items):
+                return tuple(self.value(item, deeper) for item in items)
+            case ast.Set(elts=items):
+                return _hashed(set, [self.value(item, deeper) for item in items])
+            case ast.Dict():
+                return self._dict(node, deeper)
+            case ast.BinOp():
+                return _complex(node)
+            case ast.Name() | ast.UnaryOp():
+                return _signed(node)
+            case ast.Call():
+                return self._construct(node, deeper)
+            case _:
+                raise LiteralError(f"isn't a literal ({type(node).__name__})")
+
+    def _dict(self, node: ast.Dict, depth: int) -> Any:
+        pairs = []
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is None:
                 raise LiteralError("unpacks a dict")
-            pairs = [
-                (_value(key, deeper), _value(value, deeper))
-                for key, value in zip(keys, values, strict=True)
-                if key is not None
-            ]
-            return _hashed(dict, pairs)
-        case ast.Name() | ast.UnaryOp() | ast.BinOp():
-            return _number(node)
-        case ast.Call():
-            return _construct(node, deeper)
-        case _:
-            raise LiteralError(f"isn't a literal ({type(node).__name__})")
+            pairs.append((self.value(key, depth), self.value(value, depth)))
+        return _hashed(dict, pairs)
 
-
-def _hashed(build: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-    try:
-        return build(items)
-    except TypeError:
-        raise LiteralError("has an unhashable key or element") from None
-
-
-def _number(node: ast.expr) -> Any:
-    """A signed number, `nan`, `inf`, or real +- imaginary: what `repr` writes for numbers."""
-    match node:
-        case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as op, right=right):
-            real, imaginary = _number(left), _number(right)
-            if isinstance(real, int | float) and isinstance(imaginary, complex):
-                return real + imaginary if isinstance(op, ast.Add) else real - imaginary
-        case ast.UnaryOp(op=ast.UAdd() | ast.USub() as op, operand=operand):
-            if not isinstance(operand, ast.UnaryOp):
-                value = _number(operand)
-                return +value if isinstance(op, ast.UAdd) else -value
-        case ast.Name(id="nan"):
-            return math.nan
-        case ast.Name(id="inf"):
-            return math.inf
-        case ast.Constant(value=value) if type(value) in (int, float, complex):
-            return value
-        case _:
-            pass
-    raise LiteralError("isn't a literal (an operation or a name)")
+    def _construct(self, node: ast.Call, depth: int) -> Any:
+        name = node.func.id if isinstance(node.func, ast.Name) else ""
+        if any(keyword.arg is None for keyword in node.keywords):
+            raise LiteralError("unpacks an argument")
+        if name == "dict" and not node.args:
+            return {str(k.arg): self.value(k.value, depth) for k in node.keywords}
+        if name in (*_SEQUENCES, "range", "float") and not node.keywords:
+            values = [self.value(argument, depth) for argument in node.args]
+            if name in _SEQUENCES and not values:
+                return _SEQUENCES[name]()
+            if name in _SEQUENCES and len(values) == 1:
+                self._charge(_size(values[0]))
+                return _hashed(_SEQUENCES[name], values[0])
+            if name == "float" and len(values) == 1 and values[0] in ("nan", "inf", "-inf"):
+                return float(values[0])
+            if name == "range" and 1 <= len(values) <= 3 and all(type(v) is int for v in values):
+                return _range(values)
+        raise LiteralError(f"calls {name or 'something'}")
 
 
 _SEQUENCES: dict[str, Callable[..., Any]] = {
@@ -169,25 +205,53 @@ _SEQUENCES: dict[str, Callable[..., Any]] = {
 }
 
 
-def _construct(node: ast.Call, depth: int) -> Any:
-    name = node.func.id if isinstance(node.func, ast.Name) else ""
-    if any(keyword.arg is None for keyword in node.keywords):
-        raise LiteralError("unpacks an argument")
-    if name == "dict" and not node.args:
-        return {str(k.arg): _value(k.value, depth) for k in node.keywords}
-    if name in (*_SEQUENCES, "range", "float") and not node.keywords:
-        values = [_value(argument, depth) for argument in node.args]
-        if name in _SEQUENCES and not values:
-            return _SEQUENCES[name]()
-        if name in _SEQUENCES and len(values) == 1:
-            if isinstance(values[0], range) and len(values[0]) > MAX_CHARS:
-                raise LiteralError(f"a range longer than {MAX_CHARS}")
-            return _hashed(_SEQUENCES[name], values[0])
-        if name == "float" and len(values) == 1 and values[0] in ("nan", "inf", "-inf"):
-            return float(values[0])
-        if name == "range" and 1 <= len(values) <= 3 and all(type(v) is int for v in values):
-            return _range(values)
-    raise LiteralError(f"calls {name or 'something'}")
+def _hashed(build: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    try:
+        return build(items)
+    except TypeError:
+        raise LiteralError("has an unhashable key or element") from None
+
+
+def _size(value: Any) -> int:
+    """Elements of a value; 0 if it has none to speak of (what takes it then refuses it)."""
+    if isinstance(value, range):  # whose `len` overflows beyond 2^63 - 1
+        return (value[-1] - value[0]) // value.step + 1 if value else 0
+    return len(value) if isinstance(value, Sized) else 0
+
+
+def _complex(node: ast.BinOp) -> complex:
+    """A signed real +- an imaginary: what `repr` writes for complex numbers, and no deeper."""
+    match node:
+        case ast.BinOp(op=ast.Add() | ast.Sub() as op, right=ast.Constant(value=complex() as part)):
+            real = _signed(node.left)
+            if isinstance(real, int | float):
+                return real + part if isinstance(op, ast.Add) else real - part
+        case _:
+            pass
+    raise LiteralError("isn't a literal (an operation)")
+
+
+def _signed(node: ast.expr) -> Any:
+    """A number, `nan` or `inf`, with at most one sign."""
+    match node:
+        case ast.UnaryOp(op=ast.UAdd(), operand=operand):
+            return +_unsigned(operand)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return -_unsigned(operand)
+        case _:
+            return _unsigned(node)
+
+
+def _unsigned(node: ast.expr) -> Any:
+    match node:
+        case ast.Name(id="nan"):
+            return math.nan
+        case ast.Name(id="inf"):
+            return math.inf
+        case ast.Constant(value=value) if type(value) in (int, float, complex):
+            return value
+        case _:
+            raise LiteralError("isn't a literal (an operation or a name)")
 
 
 def _range(values: list[int]) -> range:

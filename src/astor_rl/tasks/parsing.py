@@ -16,7 +16,8 @@ from typing import Literal, overload
 MAX_CODE_CHARS = 64_000
 """Longest source that is parsed. No training answer comes near; a runaway one is refused."""
 
-_OPEN = re.compile(r"^ {0,3}(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>[^`\n]*)$")
+# No two neighbours of these patterns match the same character, so that matching is linear.
+_OPEN = re.compile(r"^ {0,3}(?:(`{3,})([^`\n]*)|(~{3,})([^\n]*))$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +49,8 @@ def fences(text: str) -> Iterator[Fence]:
     for line in text.splitlines():
         if not marker:
             if match := _OPEN.match(line):
-                marker = match["fence"]
-                language = match["info"].strip().split(" ")[0].lower()
+                marker = match[1] or match[3]
+                language = next(iter((match[2] or match[4] or "").split()), "").lower()
                 lines = []
         elif _closes(line, marker):
             yield Fence(language, _joined(lines), closed=True)
@@ -158,4 +159,15 @@ def defined_names(module: ast.Module) -> frozenset[str]:
 
 def tagged(text: str, tag: str) -> tuple[str, ...]:
     """Contents of every `<tag>...</tag>` in the text, stripped, in order. Tags don't nest."""
-    return tuple(m.strip() for m in re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL))
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    found: list[str] = []
+    end = 0
+    # By `find`: a pattern would look for the closing tag again from every opening one.
+    while (start := text.find(opening, end)) >= 0:
+        start += len(opening)
+        stop = text.find(closing, start)
+        if stop < 0:
+            break
+        found.append(text[start:stop].strip())
+        end = stop + len(closing)
+    return tuple(found)

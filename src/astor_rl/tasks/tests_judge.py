@@ -5,9 +5,11 @@ The rules are told in `unit_test_generation`.
 
 from __future__ import annotations
 
+import ast
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import blake2b
 
 from astor_rl.sandbox.api import (
@@ -18,9 +20,13 @@ from astor_rl.sandbox.api import (
     TargetResult,
     TestsJob,
 )
+from astor_rl.tasks.guard import guarded_async
+from astor_rl.tasks.parsing import parse_python
 from astor_rl.types import Example, Invalid
 
 _IDLE_TESTS = "def test_nothing():\n    pass\n"
+_NO_CHECK = "no assertion depends on a call of the code"
+_ASSERTION_ERRORS = ("AssertionError", "Failed")
 _METRICS = {"line": "line_coverage", "branch": "branch_coverage", "mutant": "mutation_score"}
 
 
@@ -40,15 +46,20 @@ class MutationJudge:
     their deadline. It tells the tests nothing: in the second, the correct code is among the
     mutants, twice, and must pass again.
 
+    Every version runs as `ast.unparse` writes it: mutants may come from there while the correct
+    code is its author's text, and tests shall not tell them by line numbers or spacing.
+
     Args:
+        kind: the task's, for the log.
         sandbox: where everything runs.
         weights: of `line`, `branch` and `mutant`, >= 0.
         timeout_s: deadline of the tests on one version, seconds.
     """
 
     def __init__(
-        self, sandbox: SandboxPool, weights: Mapping[str, float], timeout_s: float
+        self, kind: str, sandbox: SandboxPool, weights: Mapping[str, float], timeout_s: float
     ) -> None:
+        self._kind = kind
         self._sandbox = sandbox
         self._weights = dict(weights)
         self._timeout_s = timeout_s
@@ -58,28 +69,36 @@ class MutationJudge:
         """Measure, once an example, what importing its code reaches."""
         new = {e.key: e for e in examples if e.key not in self._at_import}
         jobs = (
-            self._sandbox.submit(self._job(e, _IDLE_TESTS, [e.fields["code"]], measured=True))
-            for e in new.values()
+            guarded_async(self._kind, self._measured_at_import(example)) for example in new.values()
         )
         for key, outcome in zip(new, await asyncio.gather(*jobs), strict=True):
-            self._at_import[key] = _coverage_at_import(outcome)
+            self._at_import[key] = (
+                outcome if isinstance(outcome, Invalid) else _coverage_at_import(outcome)
+            )
 
-    async def judge(self, example: Example, tests: str, fault: str = "") -> Verdict | Invalid:
+    async def _measured_at_import(self, example: Example) -> Outcome:
+        job = self._job(example, _IDLE_TESTS, [example.fields["code"]], measured=True)
+        return await self._sandbox.submit(job)
+
+    async def judge(
+        self, example: Example, tests: str, fault: str = "", *, checks: bool = True
+    ) -> Verdict | Invalid:
         """The verdict on tests of a prepared example; Invalid if the sandbox or the row failed.
 
         Args:
             example: what they test.
             tests: their source.
             fault: why they must not be run, if so.
+            checks: whether, as far as their source shows, an assertion depends on the code.
         """
         at_import = self._at_import[example.key]
         if isinstance(at_import, Invalid):
             return at_import
-        judged = fault or await self._run(example, tests, at_import)
+        judged = fault or await self._run(example, tests, at_import, checks)
         return _zero(example, at_import, judged) if isinstance(judged, str) else judged
 
     async def _run(
-        self, example: Example, tests: str, at_import: Coverage
+        self, example: Example, tests: str, at_import: Coverage, checks: bool
     ) -> Verdict | str | Invalid:
         """The verdict past the gate, or why they don't get past it."""
         alone = self._job(example, tests, [example.fields["code"]] * 2, measured=True)
@@ -89,32 +108,39 @@ class MutationJudge:
         if fault := _gate(correct):
             return fault
         coverage = correct[0].coverage
-        if coverage is None:
-            return "malformed: nothing was measured"
+        if coverage is None or not _is_possible(coverage, at_import):
+            return "malformed: coverage that isn't of this code"
         if coverage.lines_hit <= at_import.lines_hit < coverage.lines:
             return "reaches nothing of the code"
-        killed = await self._killed(example, tests, correct[0])
+        killed = await self._killed(example, tests, correct[0], checks)
         return self._weighed(coverage, killed) if isinstance(killed, dict) else killed
 
     async def _killed(
-        self, example: Example, tests: str, expected: TargetResult
+        self, example: Example, tests: str, expected: TargetResult, checks: bool
     ) -> dict[str, list[bool]] | str | Invalid:
         """Who was killed, by role, or why the tests are worth nothing after all."""
         versions = _versions(example, tests)
         killed: dict[str, list[bool]] = {"mutant": [], "buggy": []}
+        asserted = False
         if not any(role in killed for role, _ in versions):
-            return killed
+            return killed if checks else _NO_CHECK
         job = self._job(example, tests, [source for _, source in versions])
         results = _results(await self._sandbox.submit(job), job)
         if not isinstance(results, tuple):
             return results
         for (role, _), result in zip(versions, results, strict=True):
             passes = _passes(result) and set(result.passed) == set(expected.passed)
+            asserted |= role == "mutant" and not passes and _by_assertion(result)
             if role in killed:
                 killed[role].append(not passes)
             elif not passes:
                 return f"passes and fails on the same code: {result.message}"
-        return killed
+        if asserted:
+            return killed
+        if not all(killed["mutant"]):
+            return f"no assertion fails on any of {len(killed['mutant'])} mutants"
+        # There are none, or all crash before an assertion could fail: only the source can tell.
+        return killed if checks else _NO_CHECK
 
     def _weighed(self, coverage: Coverage, killed: Mapping[str, Sequence[bool]]) -> Verdict:
         parts = {"line": coverage.lines_hit / coverage.lines}
@@ -148,7 +174,7 @@ class MutationJudge:
         seconds = self._timeout_s * (len(targets) + 1)
         return TestsJob(
             module=example.fields["module"],
-            targets=tuple(targets),
+            targets=tuple(map(_unparsed, targets)),
             tests=tests,
             coverage_of=(0,) if measured else (),
             support=example.fields["support_files"],
@@ -210,6 +236,30 @@ def _gate(correct: Sequence[TargetResult]) -> str:
     return ""
 
 
+def _is_possible(found: Coverage, at_import: Coverage) -> bool:
+    """Whether counts that come from where the tests ran can be of the code measured before."""
+    return (
+        (found.lines, found.branches) == (at_import.lines, at_import.branches)
+        and 0 <= found.lines_hit <= found.lines
+        and 0 <= found.branches_hit <= found.branches
+    )
+
+
+def _by_assertion(result: TargetResult) -> bool:
+    """Whether the first test that failed did so by an assertion, and not by a crash."""
+    if result.status != "ok" or not result.failed:
+        return False
+    # `Failed` is what `pytest.raises` and `pytest.fail` raise.
+    return result.message.removeprefix(f"{result.failed[0]}: ").startswith(_ASSERTION_ERRORS)
+
+
+@lru_cache(maxsize=4096)
+def _unparsed(source: str) -> str:
+    """The source in one style; as it is if it doesn't parse (a mutant may not)."""
+    tree = parse_python(source)
+    return source if tree is None else ast.unparse(tree) + "\n"
+
+
 def _passes(result: TargetResult) -> bool:
     return result.status == "ok" and not result.failed
 
@@ -222,4 +272,6 @@ def _coverage_at_import(outcome: Outcome) -> Coverage | Invalid:
         return Invalid(f"the code under test can't be measured: {message}")
     if target.coverage is None or not target.coverage.lines:
         return Invalid("the code under test has no lines to cover")
+    if not _is_possible(target.coverage, target.coverage):
+        return Invalid("the code under test can't be measured: impossible counts")
     return target.coverage

@@ -42,7 +42,16 @@ def count_tests(tests: ast.Module) -> int:
 
 def has_assertion(tests: ast.AST) -> bool:
     """Whether an assert statement, a unittest assertion or `pytest.raises` occurs anywhere."""
-    return any(_asserts(node) for node in ast.walk(tests))
+    return any(is_assertion(node) for node in ast.walk(tests))
+
+
+def is_assertion(node: ast.AST) -> bool:
+    """Whether a node is an assert statement, or a call of `assert...` or `raises`."""
+    if isinstance(node, ast.Assert):
+        return True
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        return node.func.attr.startswith("assert") or node.func.attr == "raises"
+    return False
 
 
 def with_imports(source: str, tests: ast.Module, module: str, names: Collection[str]) -> str:
@@ -67,6 +76,16 @@ def with_imports(source: str, tests: ast.Module, module: str, names: Collection[
     decorators = getattr(first, "decorator_list", [])
     row = min([first.lineno, *(node.lineno for node in decorators)]) - 1
     return "\n".join([*lines[:row], statement, *lines[row:]])
+
+
+def imported_names(tests: ast.AST, module: str) -> frozenset[str]:
+    """The names by which the tests know the module and what they import from it."""
+    return frozenset(
+        (alias.asname or alias.name).partition(".")[0]
+        for node in ast.walk(tests)
+        if _imports(node, module)
+        for alias in node.names
+    )
 
 
 def without_import_of(source: str, module: str, names: Collection[str]) -> str:
@@ -200,14 +219,6 @@ def _parametrized(test: _Function) -> Iterator[list[ast.expr]]:
 
 def _is_test(node: ast.AST) -> TypeGuard[_Function]:
     return isinstance(node, _Function) and node.name.startswith("test")
-
-
-def _asserts(node: ast.AST) -> bool:
-    if isinstance(node, ast.Assert):
-        return True
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        return node.func.attr.startswith("assert") or node.func.attr == "raises"
-    return False
 
 
 def _imports(node: ast.AST, module: str) -> TypeGuard[ast.Import | ast.ImportFrom]:

@@ -2,8 +2,12 @@
 
 **Gate.** The tests parse, pass the policy (`tests_policy`), at least one test is collected, at
 least one assertion is evaluated, every test passes on the correct code, twice, and lines are
-reached that importing the code doesn't run already (where there are any). Otherwise the outcome
-is 0.
+reached that importing the code doesn't run already (where there are any). They don't repeat a
+definition of the code under test (comparing it with a copy says nothing of what is right), and an
+assertion of theirs fails on at least one mutant: tests that call everything and check nothing
+cover lines and kill the mutants that crash, too. Where a row has no mutants, or all of them crash
+under these tests, an assertion must at least depend on a call of the code, as far as the source
+shows. Otherwise the outcome is 0.
 
 **Outcome.** Past the gate, the weighted mean of line coverage, branch coverage (coverage.py, as
 `coverage run --branch` counts) and the share of mutants killed. A part that the code doesn't have
@@ -34,20 +38,24 @@ from astor_rl.errors import ConfigError, SandboxError
 from astor_rl.sandbox.api import SandboxPool
 from astor_rl.tasks import validation
 from astor_rl.tasks.base import Pair, ValidationReport
+from astor_rl.tasks.guard import guarded, guarded_async
 from astor_rl.tasks.parsing import (
     defined_names,
     fenced,
     fences,
     is_one_python_fence,
     parse_python,
+    parse_quietly,
 )
 from astor_rl.tasks.tests_judge import MutationJudge
+from astor_rl.tasks.tests_oracle import checks_calls, copied_definition
 from astor_rl.tasks.tests_policy import refusal
 from astor_rl.tasks.tests_row import checked_row
 from astor_rl.tasks.tests_source import (
     contradicted,
     count_tests,
     has_assertion,
+    imported_names,
     shortened,
     with_imports,
     without_import_of,
@@ -73,6 +81,7 @@ class _Answer:
     format: float
     compiles: bool
     fault: str = ""
+    checks: bool = False
 
 
 class UnitTestGenerationTask:
@@ -130,7 +139,9 @@ class UnitTestGenerationTask:
         self._check("max_tests", max_tests, 1, 1000)
         self._check("answer_asserts", answer_asserts, 0, 1000)
         self._check("timeout_s", timeout_s, 0.01, 600)
-        self._judge = None if sandbox is None else MutationJudge(sandbox, weights, timeout_s)
+        self._judge = (
+            None if sandbox is None else MutationJudge(self.kind, sandbox, weights, timeout_s)
+        )
         self._max_tests = max_tests
         self._answer_asserts = answer_asserts
         self._ceilings: dict[str, float] = {}
@@ -231,19 +242,26 @@ class UnitTestGenerationTask:
         Raises:
             SandboxError: the task has no sandbox.
         """
-        answers = [self._read(example, rollout.text) for example, rollout in pairs]
+        answers = [
+            guarded(self.kind, self._read, example, rollout.text) for example, rollout in pairs
+        ]
         distinct = {
             (example.key, answer): example
             for (example, _), answer in zip(pairs, answers, strict=True)
+            if isinstance(answer, _Answer)
         }
         judge = self._required()
         await judge.prepare(distinct.values())
         judged = await asyncio.gather(
-            *(_judged(judge, example, answer) for (_, answer), example in distinct.items())
+            *(
+                guarded_async(self.kind, _judged(judge, example, answer))
+                for (_, answer), example in distinct.items()
+            )
         )
         scores = dict(zip(distinct, judged, strict=True))
         return [
-            scores[example.key, answer] for (example, _), answer in zip(pairs, answers, strict=True)
+            answer if isinstance(answer, Invalid) else scores[example.key, answer]
+            for (example, _), answer in zip(pairs, answers, strict=True)
         ]
 
     async def respond(self, example: Example, messages: Sequence[Message]) -> list[Message] | None:
@@ -301,11 +319,15 @@ class UnitTestGenerationTask:
         # Of what is run: a change of a name that was imported for the tests is seen, too.
         refused = refusal(parse_python(tests) or tree, row["module"], support)
         fault = refused or ("" if count else "no tests")
-        return _Answer(tests, (one_fence + 1 + proper) / 3, compiles=True, fault=fault)
+        if copied := copied_definition(tree, parse_quietly(row["code"])):
+            fault = fault or f"copies the code under test: {copied}"
+        names = self._names(example) | {row["module"]} | imported_names(tree, row["module"])
+        form = (one_fence + 1 + proper) / 3
+        return _Answer(tests, form, compiles=True, fault=fault, checks=checks_calls(tree, names))
 
 
 async def _judged(judge: MutationJudge, example: Example, answer: _Answer) -> Score | Invalid:
-    verdict = await judge.judge(example, answer.tests, answer.fault)
+    verdict = await judge.judge(example, answer.tests, answer.fault, checks=answer.checks)
     if isinstance(verdict, Invalid):
         return verdict
     metrics = {**verdict.metrics, "compiles": float(answer.compiles)}
