@@ -115,9 +115,9 @@ def test_evaluations(manual):
 
 
 def test_samples(manual, record):
-    item = HeldOut("t", Example("k", {}, "here", "u"), (MESSAGE,), (1,), 1)
-    evaluated = _sample("name", Judged(item, (ROLLOUT,), (Invalid("why"),)))
-    names = {"step", *record.samples[0], *evaluated}
+    item = HeldOut(0, "t", Example("k", {}, "here", "u"), (MESSAGE,), (1,), 1)
+    evaluated = _sample(Judged(item, (ROLLOUT,), (Invalid("why"),)))
+    names = {"step", "evaluation", *record.samples[0], *evaluated}
     assert listed(manual, "samples.jsonl", "field") == names
 
 

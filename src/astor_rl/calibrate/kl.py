@@ -93,7 +93,8 @@ def standardise(
     centred = utility - utility.mean()
     if noise == "floor":
         return np.asarray(centred / max(spread, s0, pooled), dtype=np.float64)
-    signal = max(0.0, 1 - (pooled / spread) ** 2) if spread > 0 else 0.0
+    # Compared before it is squared: a spread of almost nothing would overflow.
+    signal = 1 - (pooled / spread) ** 2 if spread > pooled else 0.0
     return np.asarray(centred / max(spread, s0) * signal, dtype=np.float64)
 
 
