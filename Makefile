@@ -20,6 +20,7 @@ setup: $(VENV)/.ready  ## create the environment (done by the others when needed
 $(VENV)/.ready: pyproject.toml pins.txt
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version) (once; about two minutes, 1.8 GB)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@date +%s > $(VENV)/.started
 	@echo "  torch ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c pins.txt torch
@@ -27,7 +28,7 @@ $(VENV)/.ready: pyproject.toml pins.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c pins.txt \
 	    -e '.[local,tasks,hf,quickstart,dev]'
 	@touch $@
-	@echo "Ready."
+	@echo "Ready: set-up took $$(( $$(date +%s) - $$(cat $(VENV)/.started) )) s."
 
 train: setup  ## train one small model on four coding tasks, about a quarter of an hour on 2 cores
 	@$(BIN)/astor train $(CONFIG) $(ARGS)
