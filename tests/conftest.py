@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 # As the command line sets it, before anything loads torch.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

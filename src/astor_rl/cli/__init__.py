@@ -5,9 +5,11 @@ Rooms are imported when a command needs them, so that `astor --help` answers at 
 
 import os
 
-# Read once, when torch loads OpenMP. Its threads spin at barriers by default, which on a machine
-# whose cores the sandbox also uses cost a factor of ten in sampling (41 against 600 tokens/s).
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Read once, when torch loads OpenMP. By default its threads spin for long at barriers, which on
+# cores that others use too cost a factor of ten in sampling (41 against 600 tokens/s); sleeping at
+# once (OMP_WAIT_POLICY=PASSIVE) made an update on idle cores half as slow again (4.6 s against 3.0).
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 from astor_rl.cli.app import main
 
