@@ -7,7 +7,7 @@ import os
 
 # Read once, when torch loads OpenMP. By default its threads spin for long at barriers, which on
 # cores that others use too cost a factor of ten in sampling (41 against 600 tokens/s); sleeping at
-# once (OMP_WAIT_POLICY=PASSIVE) made an update on idle cores half as slow again (4.6 s against 3.0).
+# once (OMP_WAIT_POLICY=PASSIVE) made an update on idle cores slower by half (4.6 s against 3.0).
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
