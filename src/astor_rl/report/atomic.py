@@ -161,6 +161,26 @@ def _sync_one(path: Path) -> None:
         os.close(descriptor)
 
 
+def discard(path: Path) -> None:
+    """Delete a file or a folder so that it is gone at once: a kill midway can't leave half of it.
+
+    Raises:
+        CheckpointError: the folder it is in can't be written.
+    """
+    with writing(path):
+        aside = path.with_name(f".{path.name}.{os.getpid()}.old{TEMPORARY}")
+        path.rename(aside)
+        remove(aside)
+
+
+def sweep(folder: Path) -> None:
+    """Delete what killed writers left half done in `folder`; nobody else may be writing there."""
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            if entry.name.endswith(TEMPORARY):
+                remove(entry)
+
+
 def remove(path: Path) -> None:
     """Delete a file or a folder; it need not be there."""
     if path.is_dir() and not path.is_symlink():

@@ -95,6 +95,26 @@ def test_write_that_fails_halfway_leaves_the_old(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
 
 
+def test_a_removal_cut_short_leaves_no_half_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The oldest is out of sight before its first file goes; the next save clears the rest."""
+    save_checkpoint(tmp_path, 1, {"value": 1}, keep=1)
+
+    def killed(path: str | Path, **_: object) -> None:
+        (Path(path) / "state.pt").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_checkpoint(tmp_path, 2, {"value": 2}, keep=1)
+    assert [load_checkpoint(path) for path in list_checkpoints(tmp_path)] == [{"value": 2}]
+    assert len(list(tmp_path.iterdir())) == 2
+    save_checkpoint(tmp_path, 3, {"value": 3}, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
 def test_kill_at_any_instant_leaves_only_whole_checkpoints(tmp_path: Path) -> None:
     code = f"""
         import torch

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import re
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 import torch
 
 from astor_rl.errors import CheckpointError
-from astor_rl.report.atomic import replacing, require_space
+from astor_rl.report.atomic import discard, replacing, require_space, sweep
 
 _NAME = re.compile(r"checkpoint-(\d+)")
 _STATE = "state.pt"
@@ -26,6 +25,8 @@ _STATE = "state.pt"
 
 def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], *, keep: int) -> Path:
     """Write `folder/checkpoint-<step>` atomically, then drop all but the newest `keep`.
+
+    What an earlier, killed writer left half done in the folder is deleted first.
 
     Args:
         folder: holds the run's checkpoints; made when missing.
@@ -38,6 +39,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], *, keep: 
             untouched.
     """
     final = folder / f"checkpoint-{step}"
+    sweep(folder)
     require_space(folder, int(_nbytes(state) * 1.05))
     with replacing(final) as partial:
         partial.mkdir()
@@ -46,7 +48,7 @@ def save_checkpoint(folder: Path, step: int, state: Mapping[str, Any], *, keep: 
         except RuntimeError as error:  # how torch reports a full disk
             raise OSError(errno.ENOSPC, str(error)) from error
     for old in list_checkpoints(folder)[:-keep]:
-        shutil.rmtree(old)  # after the new one is whole
+        discard(old)  # after the new one is whole
     return final
 
 
