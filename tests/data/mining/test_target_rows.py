@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from astor_rl.data.mining.functions import Subject
-from astor_rl.data.mining.target_rows import MAX_MUTANTS, _greedy, target_rows
+from astor_rl.data.mining.target_rows import MAX_MUTANTS, _extended, target_rows
 from astor_rl.data.rows import Row
 from astor_rl.sandbox.api import TestsJob
 from astor_rl.sandbox.pool import ProcessPool
@@ -73,8 +73,17 @@ def test_one_function_gives_different_questions(rows: list[Row]) -> None:
     assert len({row.unit for row in rows}) < len(rows)
 
 
-def test_greedy_takes_what_kills_most() -> None:
+def test_reference_begins_with_what_is_shown(rows: list[Row]) -> None:
+    for row in rows:
+        shown = [line.strip()[4:] for line in row.fields["code"].splitlines() if ">>> " in line]
+        tests = row.fields["reference_tests"]
+        first = [line.strip() for line in tests.splitlines() if "assert " in line][: len(shown)]
+        assert len(shown) == 2
+        assert [line.split(" == ")[0] for line in first] == [f"assert {call}" for call in shown]
+
+
+def test_extended_takes_what_kills_most_of_what_is_left() -> None:
     kills = [{0, 2}, {2}, {2, 1}, {3}]
-    assert _greedy(kills, 4) == [2, 3]
-    assert _greedy([{1}], 3) == [0, 1]  # never fewer than two
-    assert _greedy([{0}, {1}, {2}, {3}, {4}], 5) == [0, 1, 2, 3]  # never more than four
+    assert _extended([0, 1], kills, 4) == [0, 1, 2, 3]
+    assert _extended([2, 0], kills, 4) == [2, 0, 3]  # nothing that kills no more
+    assert _extended([0, 1], [{0}, {1}, {2}, {3}, {4}], 5) == [0, 1, 2, 3]  # never more than four

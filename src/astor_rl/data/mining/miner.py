@@ -23,7 +23,7 @@ from astor_rl.data.rows import TASK_KINDS, Row, TaskKind
 from astor_rl.errors import ConfigError, DataError
 from astor_rl.sandbox.api import SandboxPool
 
-MINER_VERSION = 1
+MINER_VERSION = 2
 """Part of every cache key: raise it whenever other rows would come out."""
 
 _ENOUGH_COMMITS = 60

@@ -43,9 +43,10 @@ def target_rows(
 ) -> Iterator[Row]:
     """Up to `per_unit` targets a function, with different examples shown and mutants to kill.
 
-    Reference tests are two to four asserts chosen to kill the most mutants; only mutants that
-    they kill are stored. A mutant is killed when a reference call returns something else, raises,
-    or doesn't end.
+    Reference tests are two to four asserts: first the examples that the docstring shows (as an
+    engineer would begin, and a small model can), then calls chosen to kill the most mutants that
+    are left. Only mutants that they kill are stored. A mutant is killed when a reference call
+    returns something else, raises, or doesn't end.
     """
     drafts: list[_Draft] = []
     for done, subject in enumerate(subjects, 1):
@@ -84,12 +85,18 @@ def _rows(
         for row in table[1:]
     ]
     killable = [place for place, by in enumerate(kills) if by]
+    killers = sorted(set().union(*kills))
+    if not killers:
+        return
     rng = seeded(seed, "mutants", draft.subject.unit)
     used: set[tuple[int, ...]] = set()
     for number in range(per_unit):
-        places = tuple(sorted(rng.choice(len(truth), size=_SHOWN, replace=False).tolist()))
+        # An example that tells nothing apart would make tests that repeat it worth nothing.
+        first = int(rng.choice(killers))
+        others = [place for place in rng.permutation(len(truth)).tolist() if place != first]
+        places = tuple(sorted([first, *others[: _SHOWN - 1]]))
         wanted = sorted(rng.permutation(killable)[: MAX_MUTANTS + 1].tolist())
-        reference = _greedy([kills[place] for place in wanted], len(truth))
+        reference = _extended(places, [kills[place] for place in wanted], len(truth))
         killed = [draft.mutants[m] for m in wanted if kills[m] & set(reference)][:MAX_MUTANTS]
         if len(killed) >= _MIN_KILLED and places not in used:
             used.add(places)
@@ -143,15 +150,21 @@ class _Documenter:
         return line if line <= self._place else line + len(self._docstring)
 
 
-def _greedy(kills: Sequence[set[int]], calls: int) -> list[int]:
-    """Two to four calls that together kill the most: the best first, earlier ones on a tie."""
-    left = [set(by) for by in kills]
-    chosen: list[int] = []
-    while len(chosen) < min(_REFERENCE, calls):
+def _extended(shown: Sequence[int], kills: Sequence[set[int]], calls: int) -> list[int]:
+    """The calls shown, and up to four in all that kill the most of what is left, best first.
+
+    Args:
+        shown: places of the calls to begin with.
+        kills: for each mutant, the places of the calls that kill it.
+        calls: how many calls there are; of equal ones the earlier is taken.
+    """
+    chosen = list(shown)
+    left = [by for by in kills if not by & set(chosen)]
+    while left and len(chosen) < min(_REFERENCE, calls):
         gains = [sum(place in by for by in left) for place in range(calls)]
-        best = max((p for p in range(calls) if p not in chosen), key=lambda p: (gains[p], -p))
-        if not gains[best] and len(chosen) >= 2:
+        best = max(range(calls), key=lambda place: (gains[place], -place))
+        if not gains[best]:
             break
         chosen.append(best)
         left = [by for by in left if best not in by]
-    return sorted(chosen)
+    return chosen
