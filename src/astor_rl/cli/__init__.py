@@ -10,6 +10,8 @@ import os
 # once (OMP_WAIT_POLICY=PASSIVE) made an update on idle cores slower by half (4.6 s against 3.0).
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# Large tensors on huge pages where the kernel leaves the choice: half the time in page faults.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 from astor_rl.cli.app import main
 
