@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from astor_rl.policy import head as policy_head
 from astor_rl.policy.forward import (
     check_packable,
     completion_logprobs,
-    completion_logprobs_unpacked,
+    completion_logprobs_and_entropies,
     prepare_packing,
 )
 from astor_rl.policy.packing import TokenGroup, flat_samples, pack_groups
@@ -33,6 +34,7 @@ from astor_rl.policy.tree_attention import TREE_ATTENTION
 
 Maker = Callable[..., Any]
 VOCABULARY = 61
+unpacked_logprobs = partial(completion_logprobs, unpacked=True)
 KINDS = ["llama", "llama-tied", "qwen2", "qwen2-sliding", "mistral", "gemma2", "granite", "cohere"]
 
 
@@ -75,7 +77,7 @@ def assert_same_gradients(mine: dict[str, Tensor], expected: dict[str, Tensor]) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("run", [completion_logprobs, completion_logprobs_unpacked])
+@pytest.mark.parametrize("run", [completion_logprobs, unpacked_logprobs], ids=["packed", "unpacked"])
 def test_equal_to_separate_sequences(
     tiny_model: Maker, ragged_groups: list[TokenGroup], kind: str, run: Any
 ) -> None:
@@ -101,7 +103,7 @@ def test_tree_attention(tiny_model: Maker, ragged_groups: list[TokenGroup], kind
         torch.testing.assert_close(logprobs, expected, atol=1e-4, rtol=0)
         assert_same_gradients(gradients(model, logprobs), expected_gradients)
     # Without a tree it is sdpa: separate padded sequences and generation still work.
-    separate = step_logprobs(completion_logprobs_unpacked, model, ragged_groups, 1000)
+    separate = step_logprobs(unpacked_logprobs, model, ragged_groups, 1000)
     torch.testing.assert_close(separate, expected, atol=1e-4, rtol=0)
 
 
@@ -145,7 +147,7 @@ def test_chunks_temperature_and_entropy(
     monkeypatch.setattr(policy_head, "_SLICE_ELEMENTS", 2 * VOCABULARY)
     model = tiny_model("llama")
     (packed,) = pack_groups(ragged_groups, 1000)
-    logprobs, entropy = completion_logprobs(model, packed, 0.7, chunk=chunk, with_entropy=True)
+    logprobs, entropy = completion_logprobs_and_entropies(model, packed, 0.7, chunk=chunk)
     expected = own_logprobs(model, ragged_groups, 0.7)[packed.token_T]
     torch.testing.assert_close(logprobs, expected, atol=1e-4, rtol=0)
     assert not entropy.requires_grad
@@ -234,7 +236,7 @@ def test_log_softmax_is_float32_whatever_the_logits(tiny_model: Maker) -> None:
     with torch.no_grad():
         model.get_output_embeddings().weight.zero_()
     (packed,) = pack_groups([TokenGroup([1, 2], [[3, 4]])], 10)
-    logprobs, entropy = completion_logprobs(model, packed, with_entropy=True)
+    logprobs, entropy = completion_logprobs_and_entropies(model, packed)
     uniform = torch.tensor(61.0).log()
     torch.testing.assert_close(logprobs, (-uniform).expand(2), atol=1e-6, rtol=0)
     torch.testing.assert_close(entropy, uniform.expand(2), atol=1e-5, rtol=0)
@@ -261,7 +263,7 @@ def test_logits_are_made_in_chunks_of_completion_tokens_only(
 
 def test_only_empty_completions(tiny_model: Maker) -> None:
     (packed,) = pack_groups([TokenGroup([1, 2], [[], []])], 10)
-    for run in (completion_logprobs, completion_logprobs_unpacked):
+    for run in (completion_logprobs, unpacked_logprobs):
         logprobs = run(tiny_model("llama"), packed)
         assert logprobs.shape == (0,)
 
@@ -400,7 +402,7 @@ def test_unpacked_serves_what_cannot_be_packed(ragged_groups: list[TokenGroup]) 
     for make in (mamba, linear_hybrid, learned_positions):
         model = make().eval()
         expected = own_logprobs(model, ragged_groups)
-        logprobs = step_logprobs(completion_logprobs_unpacked, model, ragged_groups, 30)
+        logprobs = step_logprobs(unpacked_logprobs, model, ragged_groups, 30)
         torch.testing.assert_close(logprobs, expected, atol=1e-4, rtol=0)
 
 

@@ -10,7 +10,7 @@ bypassed: reduce gradients yourself, or shard with FSDP2, whose hooks sit in the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, overload
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,108 +37,64 @@ HALF_TOLERANCE = 0.2
 """The same for 16-bit types: logits of 16 to 32 are 0.125 apart in bfloat16."""
 
 
-@overload
-def completion_logprobs(
-    model: Any,
-    packed: Packed,
-    temperature: float = ...,
-    *,
-    chunk: int | None = ...,
-    with_entropy: Literal[False] = ...,
-) -> Tensor: ...
-@overload
-def completion_logprobs(
-    model: Any,
-    packed: Packed,
-    temperature: float = ...,
-    *,
-    chunk: int | None = ...,
-    with_entropy: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
 def completion_logprobs(
     model: Any,
     packed: Packed,
     temperature: float = 1.0,
     *,
     chunk: int | None = None,
-    with_entropy: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """Log-probs of a bin's completion tokens in one packed pass, fp32 [T], nats.
-
-    Use it for models that `check_packable` passes.
+    unpacked: bool = False,
+) -> Tensor:
+    """Log-probs of a bin's completion tokens, fp32 [T], nats.
 
     Args:
         model: a causal model of transformers, or PEFT's wrapper of one.
         packed: the bin; moved to the model's device.
         temperature: the sampler's, > 0; divides the logits.
         chunk: completion tokens whose logits exist at once; None chooses by memory.
-        with_entropy: return (log-probs, entropies) instead; entropies have no graph.
+        unpacked: run separate sequences, right-padded block by block, for models that
+            `check_packable` refuses; each prompt is computed again for every completion.
 
     Raises:
         CapabilityError: the model scales its logits in a way not known.
         ConfigError: the temperature isn't positive.
     """
-    decoder, head = _parts(model)
-    packed = packed.to(_device(model))
-    hidden_SD = decoder(
-        input_ids=packed.input_ids_S[None],
-        position_ids=packed.position_ids_S[None],
-        use_cache=False,
-        **_attention(model, packed),
-    ).last_hidden_state[0]
-    hidden_TD = hidden_SD.index_select(0, packed.row_T)
-    return _finish(model, head, hidden_TD, packed, temperature, chunk, with_entropy)
+    return _token_stats(model, packed, temperature, chunk, unpacked, with_entropy=False)[0]
 
 
-@overload
-def completion_logprobs_unpacked(
-    model: Any,
-    packed: Packed,
-    temperature: float = ...,
-    *,
-    chunk: int | None = ...,
-    with_entropy: Literal[False] = ...,
-) -> Tensor: ...
-@overload
-def completion_logprobs_unpacked(
-    model: Any,
-    packed: Packed,
-    temperature: float = ...,
-    *,
-    chunk: int | None = ...,
-    with_entropy: Literal[True],
-) -> tuple[Tensor, Tensor]: ...
-def completion_logprobs_unpacked(
+def completion_logprobs_and_entropies(
     model: Any,
     packed: Packed,
     temperature: float = 1.0,
     *,
     chunk: int | None = None,
-    with_entropy: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """The same log-probs from separate sequences, right-padded block by block.
+    unpacked: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """(log-probs, entropies), both fp32 [T], nats; entropies have no graph.
 
-    For models that can't be packed; each prompt is computed again for every completion. Arguments,
-    result and errors are those of `completion_logprobs`.
+    Arguments and errors are those of `completion_logprobs`; one more pass over the logits.
     """
-    decoder, head = _parts(model)
-    packed = packed.to(_device(model))
-    hidden_TD = torch.cat([_separate_hidden(decoder, rows) for rows in _sequences(packed)])
-    return _finish(model, head, hidden_TD, packed, temperature, chunk, with_entropy)
+    return _token_stats(model, packed, temperature, chunk, unpacked, with_entropy=True)
 
 
-def _finish(
+def _token_stats(
     model: Any,
-    head: Any,
-    hidden_TD: Tensor,
     packed: Packed,
     temperature: float,
     chunk: int | None,
+    unpacked: bool,
+    *,
     with_entropy: bool,
-) -> Tensor | tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     if not temperature > 0:
         raise ConfigError(f"temperature is {temperature!r}; it must be > 0 to compute log-probs")
-    logprobs_T, entropy_T = token_logprobs(
+    decoder, head = _parts(model)
+    packed = packed.to(_device(model))
+    if unpacked:
+        hidden_TD = torch.cat([_separate_hidden(decoder, rows) for rows in _sequences(packed)])
+    else:
+        hidden_TD = _packed_hidden(model, decoder, packed)
+    return token_logprobs(
         hidden_TD,
         packed.target_T,
         head,
@@ -147,7 +103,6 @@ def _finish(
         chunk=chunk,
         with_entropy=with_entropy,
     )
-    return (logprobs_T, entropy_T) if with_entropy else logprobs_T
 
 
 def check_packable(model: Any, *, trial: bool = True) -> str | None:
@@ -236,6 +191,17 @@ def _mask(model: Any, packed: Packed, window: int | None) -> Any:
     if torch.is_autocast_enabled(device_type):
         return dense_mask(packed, torch.get_autocast_dtype(device_type), window)
     return dense_mask(packed, model.get_input_embeddings().weight.dtype, window)
+
+
+def _packed_hidden(model: Any, decoder: Any, packed: Packed) -> Tensor:
+    """Hidden states of the predicting rows from one pass over the whole bin, [T, D]."""
+    hidden_SD = decoder(
+        input_ids=packed.input_ids_S[None],
+        position_ids=packed.position_ids_S[None],
+        use_cache=False,
+        **_attention(model, packed),
+    ).last_hidden_state[0]
+    return torch.as_tensor(hidden_SD.index_select(0, packed.row_T))
 
 
 def _sequences(packed: Packed) -> Iterator[list[tuple[Tensor, int]]]:

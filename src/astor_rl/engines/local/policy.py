@@ -19,7 +19,7 @@ from astor_rl.engines.local.model import (
 from astor_rl.errors import StateError
 from astor_rl.policy.forward import (
     completion_logprobs,
-    completion_logprobs_unpacked,
+    completion_logprobs_and_entropies,
     prepare_packing,
 )
 from astor_rl.policy.packing import Packed
@@ -99,18 +99,25 @@ class Policy:
     def logprobs(self, packed: Packed) -> Tensor:
         """Log-probs of a bin's completion tokens under the policy, fp32 [T], with a graph."""
         with self._autocast():
-            return self._logprobs(self.model, packed)
+            return completion_logprobs(self.model, packed, self._temperature, unpacked=self._unpacked)
+
+    def logprobs_and_entropies(self, packed: Packed) -> tuple[Tensor, Tensor]:
+        """The same, and the entropies of the distributions they are of, nats, without a graph."""
+        with self._autocast():
+            return completion_logprobs_and_entropies(
+                self.model, packed, self._temperature, unpacked=self._unpacked
+            )
 
     def reference_logprobs(self, packed: Packed) -> Tensor:
         """The same under the reference policy, without a graph."""
         if self._reference is None:
             raise StateError("this policy was made without a reference")
         with self._reference.use() as model, self._autocast():
-            return self._logprobs(model, packed)
+            return completion_logprobs(model, packed, self._temperature, unpacked=self._unpacked)
 
-    def _logprobs(self, model: nn.Module, packed: Packed) -> Tensor:
-        run = completion_logprobs_unpacked if self.unpackable else completion_logprobs
-        return run(model, packed, self._temperature)
+    @property
+    def _unpacked(self) -> bool:
+        return self.unpackable is not None
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:

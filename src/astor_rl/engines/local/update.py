@@ -295,9 +295,12 @@ class Updater:
         """Forward and backward over all bins; gradients add up in the parameters."""
         ledger = Ledger.empty(len(self._names))
         for packed in bins:
-            logprobs_T = self._policy.logprobs(packed).cpu()
+            logprobs_T, entropy_T = self._policy.logprobs_and_entropies(packed)
+            logprobs_T, entropy_T = logprobs_T.cpu(), entropy_T.cpu()
             part = loss.select(packed.token_T)
-            terms = grpo_loss(logprobs_T, part, normalizer, self._loss_config)
+            terms = grpo_loss(
+                logprobs_T, part, normalizer, self._loss_config, entropy_T=entropy_T
+            )
             ledger = ledger + terms.ledger
             if gap is not None:
                 gap.add(logprobs_T.detach(), part)
