@@ -152,8 +152,8 @@ def test_order_statistics_agree_with_one_gumbel_a_prompt() -> None:
     """How many unseen prompts a draw takes has the distribution of the plain method."""
     prompts, rows = trained(60, 10, explore_share=1.0)
     rng, state, trials = np.random.default_rng(2), prompts.state_dict(), 6000
-    phi_seen, phi_unseen = prompts._log_weights(np.array(rows), 1, True)
-    phi = np.concatenate([phi_seen, np.full(50, phi_unseen)])
+    utility, unseen = prompts._utilities(1)
+    phi = np.log(np.concatenate([utility[rows], np.full(50, unseen)])) / PromptOptions().tau
     pooled, plain = np.zeros(9), np.zeros(9)
     for _ in range(trials):
         draw = prompts.draw(8, revision=1, rng=rng)
@@ -204,10 +204,10 @@ def test_value_is_the_shrunk_aged_mean_and_v0_learns_from_first_visits() -> None
     # At revision 10 first visits weigh 1/2 each, the prior value 0.25 weighs one.
     v0 = (0.25 + 0.5 * 2 + 0.5 * 0.5) / (1 + 0.5 + 0.5)
     assert prompts.expected_variance(10) == pytest.approx(v0)
-    phi, unseen = prompts._log_weights(np.array([first, second]), 10, True)
-    assert math.exp(unseen) == pytest.approx(v0)
-    assert math.exp(phi[0]) == pytest.approx((2 * v0 + 0.5 * 2 + 0) / (2 + 1.5))
-    assert math.exp(phi[1]) == pytest.approx((2 * v0 + 0.5 * 0.5) / (2 + 0.5))
+    utility, unseen = prompts._utilities(10)
+    assert unseen == pytest.approx(v0)
+    assert utility[first] == pytest.approx((2 * v0 + 0.5 * 2 + 0) / (2 + 1.5))
+    assert utility[second] == pytest.approx((2 * v0 + 0.5 * 0.5) / (2 + 0.5))
 
 
 def test_evidence_survives_any_number_of_revisions() -> None:
@@ -218,10 +218,10 @@ def test_evidence_survives_any_number_of_revisions() -> None:
     for revision in range(0, 100_000, 997):
         prompts.observe(row, revision, [0.0, 1.0])
     prompts.observe(row, revision - 1, [0.5, 0.5])  # late
-    phi, unseen = prompts._log_weights(np.array([row]), revision, True)
+    utility, unseen = prompts._utilities(revision)
     v0 = prompts.expected_variance(revision)
-    assert math.exp(unseen) == pytest.approx(v0)
-    assert math.exp(phi[0]) == pytest.approx((v0 + 2 + 0.5 * 0) / (1 + 1 + 0.5))
+    assert unseen == pytest.approx(v0)
+    assert utility[row] == pytest.approx((v0 + 2 + 0.5 * 0) / (1 + 1 + 0.5))
 
 
 def test_progress_and_its_error() -> None:

@@ -8,9 +8,9 @@ v is a visit's outcome variance in units of 0.25, w its weight (halved every
 be expected to have. Progress is a fast minus a slow average of the mean outcome.
 
 Prompts are drawn without replacement by Gumbel top-k on log(u) / tau (Kool et al. 2019,
-arXiv 1903.06059). All unseen prompts have the same utility, so they need no rows: the largest of
-M Gumbel variables are drawn as order statistics. Memory and time grow with the prompts that were
-seen, never with the data.
+arXiv 1903.06059), whose winners are the first arrivals of a race (`race`). All unseen prompts have
+the same utility, so they need no rows: the largest of M Gumbel variables are drawn as order
+statistics. Memory and time grow with the prompts that were seen, never with the data.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from astor_rl.checks import check_keys, check_number
 from astor_rl.errors import PlanError, StateError
+from astor_rl.schedule.race import first_arrivals
 from astor_rl.schedule.unseen import Unseen
 from astor_rl.utility.potential import RANGE_VARIANCE, group_variance
 
@@ -47,6 +48,7 @@ _COLUMNS = {
 
 _REBASE_HALF_LIVES = 30
 """Evidence weights are kept relative to a base revision; it moves this often (2^30 is safe)."""
+_SMALLEST_WEIGHT = 1e-200
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,13 +185,15 @@ class PromptBook:
         self, count: int, revision: int, rng: np.random.Generator, by_utility: bool, only_free: bool
     ) -> tuple[IntArray, FloatArray]:
         """`count` different prompts by Gumbel top-k: their rows and propensities."""
-        idle = self._column("flights") == 0
-        candidates = np.flatnonzero(idle) if only_free else np.arange(self._rows)
-        spare = len(candidates)
-        phi_seen, phi_unseen = self._log_weights(candidates, revision, by_utility)
-        score_seen = phi_seen - np.log(rng.standard_exponential(len(candidates)))
-        score_seen, order = _descending(score_seen, count + 1)
-        candidates, phi_seen = candidates[order], phi_seen[order]
+        phi_unseen = 0.0
+        utility = np.ones(self._rows)
+        if by_utility:
+            utility, expected = self._utilities(revision)
+            phi_unseen = math.log(expected) / self._options.tau
+        spare = self._rows - self._busy if only_free else self._rows
+        if only_free and self._busy:
+            utility *= self._column("flights") == 0
+        score_seen, candidates, phi_seen = self._best_seen(utility, min(spare, count + 1), rng)
 
         share = self._options.explore_share if by_utility else 1.0
         quota = math.floor(share * count + rng.random())
@@ -214,22 +218,42 @@ class PromptBook:
         flights[rows] += 1
         return rows, -np.expm1(-np.exp(phi - bar))
 
-    def _log_weights(
-        self, rows: IntArray, revision: int, by_utility: bool
-    ) -> tuple[FloatArray, float]:
-        """log(u) / tau of the given rows, and of every unseen prompt."""
-        if not by_utility:
-            return np.zeros(len(rows)), 0.0
+    def _best_seen(
+        self, utility: FloatArray, count: int, rng: np.random.Generator
+    ) -> tuple[FloatArray, IntArray, FloatArray]:
+        """The `count` rows of the highest scores phi + Gumbel: (scores, rows, phi), descending.
+
+        Args:
+            utility: of every row, 0 for those that can't be drawn.
+            count: at most the number of rows that can be drawn.
+            rng: the coordinator's generator.
+        """
+        tau = self._options.tau
+        if 0 < 2 * count < len(utility):
+            best = float(utility.max())
+            weights = (utility / best) ** (1 / tau)
+            # A low temperature rounds the weights of all but a few to nothing: then by logarithms.
+            if np.count_nonzero(weights > _SMALLEST_WEIGHT) >= count:
+                times, rows = first_arrivals(weights, count, rng)
+                phi = np.log(utility[rows]) / tau
+                return math.log(best) / tau - np.log(times), rows, phi
+        rows = np.flatnonzero(utility)
+        phi = np.log(utility[rows]) / tau
+        score, order = _descending(phi - np.log(rng.standard_exponential(len(rows))), count)
+        return score, rows[order], phi[order]
+
+    def _utilities(self, revision: int) -> tuple[FloatArray, float]:
+        """u of every row, and of every unseen prompt."""
         self._rebase(revision)
         options = self._options
         expected = self.expected_variance(revision)
         # Ageing all evidence would divide every row by the scale; the prior is multiplied instead.
         prior = options.prior_weight * self._scale(revision)
-        variance = (prior * expected + self._column("variance")[rows]) / (
-            prior + self._column("weight")[rows]
-        )
-        utility = np.maximum(variance + self._column("bonus")[rows], options.u_min)
-        return np.log(utility) / options.tau, math.log(max(expected, options.u_min)) / options.tau
+        utility = self._column("variance") + prior * expected
+        utility /= self._column("weight") + prior
+        utility += self._column("bonus")
+        np.maximum(utility, options.u_min, out=utility)
+        return utility, max(expected, options.u_min)
 
     def _unseen_gumbels(self, count: int, rng: np.random.Generator) -> FloatArray:
         """The `count` largest of M standard Gumbel variables, M the unseen prompts, descending.
