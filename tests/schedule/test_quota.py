@@ -118,6 +118,24 @@ def test_without_carry_it_is_the_largest_remainder_method(mixture: Floats, total
         assert (quota - floor)[up].min() >= (quota - floor)[down].max() - 1e-9
 
 
+@given(mixtures(high=12), st.integers(1, 40), st.data())
+def test_prompts_go_one_by_one_to_the_furthest_behind(
+    mixture: Floats, total: int, data: st.DataObject
+) -> None:
+    """The definition, followed literally."""
+    owed = st.floats(-0.99, 1.5)
+    carry = np.array(data.draw(st.lists(owed, min_size=len(mixture), max_size=len(mixture))))
+    target = mixture * total + carry
+    counts = np.maximum(np.floor(np.round(target, 9)), 0.0)
+    while counts.sum() != total:
+        behind = np.round(target - counts, 9)
+        if counts.sum() < total:
+            counts[np.argmax(behind)] += 1
+        else:
+            counts[np.argmin(np.where(counts > 0, behind, np.inf))] -= 1
+    assert apportion(mixture, total, carry).counts.tolist() == counts.tolist()
+
+
 @given(mixtures(low=2), st.integers(1, 60), st.data())
 def test_caps_are_kept_and_the_rest_is_shared_proportionally(
     mixture: Floats, total: int, data: st.DataObject

@@ -143,6 +143,7 @@ def apportion(
         )
     target = _capped_quotas(shares, total, limit) + carry
     counts = np.clip(np.floor(np.round(target, _DIGITS)), 0, limit)
+    counts[_next_in_line(target, counts, limit, total)] += 1
     while (missing := total - int(counts.sum())) != 0:
         behind = np.round(target - counts, _DIGITS)
         if missing > 0:
@@ -151,6 +152,21 @@ def apportion(
             counts[np.argmin(np.where(counts > 0, behind, np.inf))] -= 1
     bound = carry_bound(len(shares))
     return Apportionment(counts.astype(np.int64), np.clip(target - counts, -bound, bound))
+
+
+def _next_in_line(
+    target: FloatArray, counts: FloatArray, limit: FloatArray, total: int
+) -> IntArray:
+    """Who gets one prompt each before anyone gets two; nobody where that isn't clear.
+
+    Taking them together saves a pass over all tasks for each prompt.
+    """
+    missing = total - int(counts.sum())
+    behind = np.round(target - counts, _DIGITS)
+    waiting = np.flatnonzero((counts < limit) & (behind >= 0))
+    if not 0 < missing <= len(waiting) or behind[waiting].max() >= 1:
+        return np.zeros(0, dtype=np.int64)
+    return waiting[np.argsort(-behind[waiting], kind="stable")[:missing]]
 
 
 def _capped_quotas(shares: FloatArray, total: int, caps: FloatArray) -> FloatArray:
