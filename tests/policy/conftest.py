@@ -20,6 +20,8 @@ from transformers import (
     MistralForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
 )
 
 from astor_rl.policy.packing import TokenGroup
@@ -47,6 +49,7 @@ _MODELS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
         Qwen2Config,
         {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1},
     ),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 8}),
     "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": 4}),
     "gemma2": (
         Gemma2ForCausalLM,
@@ -85,6 +88,8 @@ def tiny_model() -> Callable[..., Any]:
             for name, parameter in model.named_parameters():
                 if name.endswith("bias"):
                     parameter.normal_(std=0.3)
+                elif "norm" in name:
+                    parameter.uniform_(0.5, 1.5)
         return model
 
     return make

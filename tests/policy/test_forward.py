@@ -77,7 +77,9 @@ def assert_same_gradients(mine: dict[str, Tensor], expected: dict[str, Tensor]) 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("run", [completion_logprobs, unpacked_logprobs], ids=["packed", "unpacked"])
+@pytest.mark.parametrize(
+    "run", [completion_logprobs, unpacked_logprobs], ids=["packed", "unpacked"]
+)
 def test_equal_to_separate_sequences(
     tiny_model: Maker, ragged_groups: list[TokenGroup], kind: str, run: Any
 ) -> None:

@@ -239,7 +239,7 @@ def _separate_hidden(decoder: Any, rows: list[tuple[Tensor, int]]) -> Tensor:
 @torch.no_grad()
 def _trial_reason(model: Any) -> str | None:
     """Compare a packed trial with the model's own forward."""
-    packed = _trial_bin(int(text_config(model).vocab_size))
+    packed = trial_bin(int(text_config(model).vocab_size))
     try:
         logprobs_T = completion_logprobs(model, packed)
     except (AstorError, RuntimeError, ValueError, TypeError, AttributeError) as error:
@@ -256,7 +256,7 @@ def _trial_reason(model: Any) -> str | None:
     return None
 
 
-def _trial_bin(vocabulary: int) -> Packed:
+def trial_bin(vocabulary: int) -> Packed:
     """Two groups with ragged completions, among them one-token ones, of assorted tokens."""
     ids = [(13 + 7919 * i) % vocabulary for i in range(24)]
     groups = [

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from astor_rl.errors import CapabilityError
@@ -14,13 +15,19 @@ from astor_rl.errors import CapabilityError
 CHUNK_ELEMENTS = 2**26
 """Logits of one chunk: 128 MiB in bfloat16, about 1,360 tokens of a 49k vocabulary."""
 
-_SLICE_ELEMENTS = 2**22
+_SLICE_ELEMENTS = 2**19
+"""Logits worked on in float32 at a time: 2 MiB, a core's cache."""
 
 LogitTransform = Callable[[Tensor], Tensor]
 
 _UNKNOWN_SCALES = ("lm_head_multiplier", "output_multiplier", "logits_scaling", "logit_scale")
 _DIVIDES = ("granite",)
 _MULTIPLIES = ("cohere", "cohere2")
+
+
+def identity(logits: Tensor) -> Tensor:
+    """What most models do to their logits: nothing."""
+    return logits
 
 
 def logit_transform(config: Any) -> LogitTransform:
@@ -51,6 +58,8 @@ def logit_transform(config: Any) -> LogitTransform:
                 "computed for models whose scaling is known"
             )
     cap = getattr(config, "final_logit_softcapping", None)
+    if cap is None and divisor == multiplier:
+        return identity
 
     def transform(logits: Tensor) -> Tensor:
         if divisor != 1 or multiplier != 1:
@@ -64,27 +73,21 @@ class _TokenLogprobs(torch.autograd.Function):
     """Log-prob and entropy of logits [C, V] at targets [C], in fp32, saving only the logits.
 
     Autograd's own cast, log-softmax and gather keep and walk several fp32 copies of [C, V]. Here
-    one fp32 copy of a few rows is worked on in place, small enough to be reused from slice to
-    slice: on CPU, fresh memory costs more than the arithmetic.
+    one fp32 copy of a few rows is worked on in place, in the same memory for every slice.
     """
 
     @staticmethod
     def forward(
         ctx: Any, logits_CV: Tensor, target_C: Tensor, temperature: float, with_entropy: bool
     ) -> tuple[Tensor, Tensor]:
-        lse_C = torch.empty(len(logits_CV), dtype=torch.float32, device=logits_CV.device)
-        logprob_C, entropy_C = torch.empty_like(lse_C), torch.zeros_like(lse_C)
+        logprob_C = torch.empty(len(logits_CV), dtype=torch.float32, device=logits_CV.device)
+        lse_C, entropy_C = torch.empty_like(logprob_C), torch.zeros_like(logprob_C)
+        scratch = _scratch(logits_CV, 2 if with_entropy else 1)
         for rows in _slices(logits_CV):
-            part = _scaled(logits_CV[rows], temperature)
-            chosen = part.gather(1, target_C[rows, None])[:, 0]
-            peak = part.amax(dim=1, keepdim=True)
-            part.sub_(peak)
-            weights = part.exp() if with_entropy else part.exp_()
-            total = weights.sum(dim=1)
-            lse_C[rows] = peak[:, 0] + total.log()
-            logprob_C[rows] = chosen - lse_C[rows]
-            if with_entropy:
-                entropy_C[rows] = total.log() - weights.mul_(part).sum(dim=1) / total
+            stats = _Stats.of(logits_CV[rows], target_C[rows], temperature, scratch)
+            lse_C[rows], logprob_C[rows] = stats.lse_C, stats.logprob_C
+            if stats.entropy_C is not None:
+                entropy_C[rows] = stats.entropy_C
         ctx.save_for_backward(logits_CV, target_C, lse_C)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropy_C)
@@ -95,25 +98,156 @@ class _TokenLogprobs(torch.autograd.Function):
         logits_CV, target_C, lse_C = ctx.saved_tensors
         grad_C = grads[0] / ctx.temperature
         grad_CV = torch.empty_like(logits_CV)
+        (buffer,) = _scratch(logits_CV, 1)
         for rows in _slices(logits_CV):
-            part = _scaled(logits_CV[rows], ctx.temperature)
+            part = _scaled(logits_CV[rows], ctx.temperature, buffer)
             part.sub_(lse_C[rows, None]).exp_().mul_(-grad_C[rows, None])
             part.scatter_add_(1, target_C[rows, None], grad_C[rows, None])
             grad_CV[rows] = part
         return grad_CV, None, None, None
 
 
+class _LinearLogprobs(torch.autograd.Function):
+    """Log-prob and entropy from hidden states [T, D] through a frozen output embedding.
+
+    A log-prob's gradient at its hidden state is its own, times a row that is known as soon as the
+    logits are: (chosen - softmax) @ weight. So it is made there and then, and logits are neither
+    kept nor computed again; the backward pass is one product of [T, D]. All chunks, also those of
+    later calls, share the logits' memory.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_TD: Tensor,
+        target_T: Tensor,
+        weight_VD: Tensor,
+        logits: Tensor,
+        temperature: float,
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        logprob_T = torch.empty(len(target_T), dtype=torch.float32, device=hidden_TD.device)
+        entropy_T = torch.zeros_like(logprob_T)
+        slopes: list[Tensor] = []
+        scratch = _scratch(logits, 2 if with_entropy else 1)
+        for start in range(0, len(target_T), len(logits)):
+            chunk = slice(start, start + len(logits))
+            target_C = target_T[chunk]
+            logits_CV = logits[: len(target_C)]
+            torch.mm(hidden_TD[chunk], weight_VD.T, out=logits_CV)
+            for rows in _slices(logits_CV):
+                stats = _Stats.of(logits_CV[rows], target_C[rows], temperature, scratch)
+                logprob_T[chunk][rows] = stats.logprob_C
+                if stats.entropy_C is not None:
+                    entropy_T[chunk][rows] = stats.entropy_C
+                if ctx.needs_input_grad[0]:
+                    logits_CV[rows] = stats.slope(target_C[rows])
+            if ctx.needs_input_grad[0]:
+                slopes.append(logits_CV @ weight_VD)
+        ctx.save_for_backward(torch.cat(slopes) if slopes else torch.empty_like(hidden_TD))
+        ctx.temperature = temperature
+        ctx.mark_non_differentiable(entropy_T)
+        return logprob_T, entropy_T
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (slope_TD,) = ctx.saved_tensors
+        grad_TD = slope_TD.float() * (grads[0] / ctx.temperature)[:, None]
+        return grad_TD.to(slope_TD.dtype), None, None, None, None, None
+
+
+class _Stats(NamedTuple):
+    """What a softmax over rows of logits knows; `weights_CV` is exp(logit - peak), fp32."""
+
+    weights_CV: Tensor
+    total_C: Tensor
+    lse_C: Tensor
+    logprob_C: Tensor
+    entropy_C: Tensor | None
+
+    @classmethod
+    def of(
+        cls, logits_CV: Tensor, target_C: Tensor, temperature: float, scratch: list[Tensor]
+    ) -> _Stats:
+        """In one or two buffers of `scratch`; entropies take the second."""
+        part = _scaled(logits_CV, temperature, scratch[0])
+        chosen = part.gather(1, target_C[:, None])[:, 0]
+        peak = part.amax(dim=1, keepdim=True)
+        part.sub_(peak)
+        weights = torch.exp(part, out=scratch[-1][: len(part)])
+        total = weights.sum(dim=1)
+        lse_C = peak[:, 0] + total.log()
+        entropy = None
+        if len(scratch) > 1:
+            entropy = total.log() - part.mul_(weights).sum(dim=1) / total
+        return cls(weights, total, lse_C, chosen - lse_C, entropy)
+
+    def slope(self, target_C: Tensor) -> Tensor:
+        """The log-probs' gradient at the scaled logits; uses `weights_CV` up."""
+        slope_CV = self.weights_CV.mul_(-1 / self.total_C[:, None])
+        return slope_CV.scatter_add_(1, target_C[:, None], torch.ones_like(self.total_C)[:, None])
+
+
 def _slices(logits_CV: Tensor) -> Iterator[slice]:
-    rows, columns = logits_CV.shape
-    step = max(1, _SLICE_ELEMENTS // columns)
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
+    step = _slice_rows(logits_CV)
+    for start in range(0, len(logits_CV), step):
+        yield slice(start, min(start + step, len(logits_CV)))
 
 
-def _scaled(logits: Tensor, temperature: float) -> Tensor:
+def _slice_rows(logits_CV: Tensor) -> int:
+    return max(1, _SLICE_ELEMENTS // logits_CV.shape[1])
+
+
+def _scratch(logits_CV: Tensor, buffers: int) -> list[Tensor]:
+    """Float32 memory for one slice, the same for all: fresh memory costs more than arithmetic."""
+    rows = min(len(logits_CV), _slice_rows(logits_CV))
+    return [
+        logits_CV.new_empty(rows, logits_CV.shape[1], dtype=torch.float32) for _ in range(buffers)
+    ]
+
+
+def _scaled(logits_CV: Tensor, temperature: float, buffer: Tensor) -> Tensor:
     """A fp32 copy to work on in place: the logits themselves serve a second backward pass."""
-    part = logits.to(torch.float32, copy=True)
+    part = buffer[: len(logits_CV)].copy_(logits_CV)
     return part if temperature == 1 else part.div_(temperature)
+
+
+def _plain_and_frozen(head: Any) -> bool:
+    plain = type(head) is nn.Linear and head.bias is None
+    return plain and not (head.weight.requires_grad or head._forward_hooks)
+
+
+def _linear_logprobs(
+    head: nn.Linear,
+    hidden_TD: Tensor,
+    target_T: Tensor,
+    temperature: float,
+    size: int,
+    with_entropy: bool,
+) -> tuple[Tensor, Tensor]:
+    device, dtype = hidden_TD.device.type, hidden_TD.dtype
+    if torch.is_autocast_enabled(device):
+        dtype = torch.get_autocast_dtype(device)
+    logits = _logits_memory(head, max(1, min(size, len(target_T))), dtype)
+    with torch.autocast(device, enabled=False):
+        result: tuple[Tensor, Tensor] = _LinearLogprobs.apply(  # type: ignore[no-untyped-call]
+            hidden_TD.to(dtype), target_T, head.weight.to(dtype), logits, temperature, with_entropy
+        )
+    return result
+
+
+_held: WeakKeyDictionary[nn.Module, Tensor] = WeakKeyDictionary()
+
+
+def _logits_memory(head: nn.Linear, rows: int, dtype: torch.dtype) -> Tensor:
+    """Memory for a chunk's logits, on CPUs kept for the next call: the system hands such a size
+    out page by page, which costs more than half of the product that fills it."""
+    held = _held.get(head)
+    if held is None or len(held) < rows or (held.dtype, held.device) != (dtype, head.weight.device):
+        held = head.weight.new_empty(rows, head.out_features, dtype=dtype)
+        if held.device.type == "cpu":
+            _held[head] = held
+    return held[:rows]
 
 
 def token_logprobs(
@@ -130,7 +264,8 @@ def token_logprobs(
 
     Logits exist for `chunk` tokens at a time; with a graph, each chunk but the last is computed
     again in the backward pass instead of being kept (the last is kept: it is needed first, when
-    nothing else is there yet). Entropies have no graph and are 0 when not asked for.
+    nothing else is there yet). Through a frozen, plain output embedding nothing is computed again
+    or kept. Entropies have no graph and are 0 when not asked for.
 
     Args:
         hidden_TD: the decoder's last hidden states of the predicting rows.
@@ -150,6 +285,8 @@ def token_logprobs(
         return result
 
     size = chunk or max(1, CHUNK_ELEMENTS // int(head.out_features))
+    if transform is identity and _plain_and_frozen(head):
+        return _linear_logprobs(head, hidden_TD, target_T, temperature, size, with_entropy)
     parts = []
     for start in range(0, max(1, len(target_T)), size):
         inputs = hidden_TD[start : start + size], target_T[start : start + size]

@@ -12,7 +12,7 @@ with the same model) go to sdpa.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -48,11 +48,13 @@ class Tree:
         gather: for each padded position a position of the bin; padding repeats the prompt's first
             and is seen by nobody, as it comes after all real tokens of its completion.
         scatter: for each position of the bin its padded position.
+        layouts: what layers made of the tree, by their division into heads, for the next layer.
     """
 
     blocks: tuple[_TreeBlock, ...]
     gather: Tensor
     scatter: Tensor
+    layouts: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, packed: Packed) -> Tree:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from typing import Literal
 
 import torch
 from peft.helpers import disable_input_dtype_casting
@@ -22,6 +23,7 @@ from astor_rl.policy.forward import (
     completion_logprobs_and_entropies,
     prepare_packing,
 )
+from astor_rl.policy.fused.check import fuse_kernels
 from astor_rl.policy.packing import Packed
 from astor_rl.rollout.base import Sampler
 
@@ -40,6 +42,8 @@ class Policy:
         temperature: the sampling temperature; log-probs are of the scaled distribution.
         with_reference: keep the policy as it is now as the reference.
         checkpointing: recompute activations in the backward pass, to save memory.
+        fused_kernels: `auto` fuses the layers of models that allow it (see `policy.fused`), `off`
+            leaves the model as it is.
 
     Attributes:
         model: the transformers model, or PEFT's wrapper of it.
@@ -47,6 +51,7 @@ class Policy:
         silenced: how many dropouts were switched off: log-probs must be a function of the weights,
             or the importance ratios and the KL to the reference are noise.
         unpackable: why groups can't be packed and run as separate sequences, or None.
+        unfused: why the model keeps its own layers, or None when they are fused.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Policy:
         temperature: float = 1.0,
         with_reference: bool = True,
         checkpointing: bool = False,
+        fused_kernels: Literal["auto", "off"] = "auto",
     ) -> None:
         self.tokenizer = loaded.tokenizer
         self._device = device
@@ -85,7 +91,16 @@ class Policy:
         self.silenced = _silence_dropout(self.model)
         # Before the reference is copied, so that both attend in the same way.
         self.unpackable = prepare_packing(self.model)
+        self.unfused = self._fuse(fused_kernels)
         self._reference = ReferencePolicy(self.model, dtype=dtype) if with_reference else None
+
+    def _fuse(self, fused_kernels: Literal["auto", "off"]) -> str | None:
+        """Also before the reference is copied, so that both round in the same way."""
+        if fused_kernels == "off":
+            return "fused_kernels is 'off'"
+        if self._unpacked:
+            return "groups run as separate sequences"
+        return fuse_kernels(self.model)
 
     def named_trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The optimised parameters by name, in a fixed order."""
@@ -99,7 +114,9 @@ class Policy:
     def logprobs(self, packed: Packed) -> Tensor:
         """Log-probs of a bin's completion tokens under the policy, fp32 [T], with a graph."""
         with self._autocast():
-            return completion_logprobs(self.model, packed, self._temperature, unpacked=self._unpacked)
+            return completion_logprobs(
+                self.model, packed, self._temperature, unpacked=self._unpacked
+            )
 
     def logprobs_and_entropies(self, packed: Packed) -> tuple[Tensor, Tensor]:
         """The same, and the entropies of the distributions they are of, nats, without a graph."""

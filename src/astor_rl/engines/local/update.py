@@ -298,9 +298,7 @@ class Updater:
             logprobs_T, entropy_T = self._policy.logprobs_and_entropies(packed)
             logprobs_T, entropy_T = logprobs_T.cpu(), entropy_T.cpu()
             part = loss.select(packed.token_T)
-            terms = grpo_loss(
-                logprobs_T, part, normalizer, self._loss_config, entropy_T=entropy_T
-            )
+            terms = grpo_loss(logprobs_T, part, normalizer, self._loss_config, entropy_T=entropy_T)
             ledger = ledger + terms.ledger
             if gap is not None:
                 gap.add(logprobs_T.detach(), part)
