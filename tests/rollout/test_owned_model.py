@@ -41,8 +41,8 @@ def test_an_attention_that_computes_something_else_is_noticed(tiny_model, caplog
 
 def test_tied_names_are_known(tiny_model):
     own = OwnedModel(tiny_model("llama", tie_word_embeddings=True), torch.float32, CPU)
-    assert set(own.ties["lm_head.weight"]) == {"lm_head.weight", "model.embed_tokens.weight"}
-    assert own.ties["model.norm.weight"] == ("model.norm.weight",)
+    assert set(own.names.ties["lm_head.weight"]) == {"lm_head.weight", "model.embed_tokens.weight"}
+    assert own.names.ties["model.norm.weight"] == ("model.norm.weight",)
 
 
 def test_models_that_are_no_plain_causal_lm_are_refused(tiny_model):

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedConfig
 
-from astor_rl.errors import CapabilityError, StateError
+from astor_rl.errors import CapabilityError
 from astor_rl.rollout.cache import DecodeBatch, GroupedCache, Layout, PrefillBatch
+from astor_rl.rollout.names import WeightNames
 from astor_rl.rollout.packed_linear import PackedLinear, can_pack, pack_linears, restore
 
 _ATTENTION = "astor_grouped"
@@ -65,8 +66,7 @@ class OwnedModel:
         mode: `grouped` (a shared prompt is kept once, any rows decode together) or `plain`
             (transformers' own forward and cache), found out at construction by comparing both on a
             short example; the log says which, and why not `grouped`.
-        shapes: of every parameter by every one of its names.
-        ties: every parameter name -> all the names of that parameter.
+        names: of its weights.
         max_positions: the model's longest sequence, or None when it has no limit.
 
     Raises:
@@ -77,12 +77,7 @@ class OwnedModel:
         self._device = device
         self._dtype = dtype
         self._model = _own_copy(model, dtype, device)
-        parameters = list(self._model.named_parameters(remove_duplicate=False))
-        self.shapes = {name: tuple(p.shape) for name, p in parameters}
-        by_id: dict[int, list[str]] = {}
-        for name, p in parameters:
-            by_id.setdefault(id(p), []).append(name)
-        self.ties = {name: tuple(names) for names in by_id.values() for name in names}
+        self.names = WeightNames(self._model)
         limit = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self.max_positions: int | None = limit
         self.mode: Literal["grouped", "plain"] = self._choose_mode()
@@ -94,14 +89,8 @@ class OwnedModel:
         Raises:
             StateError: the name is unknown or the shape differs.
         """
-        shape = self.shapes.get(name)
-        if shape is None:
-            raise StateError(f"weight {name!r} is unknown to the sampler's model")
-        if tuple(tensor.shape) != shape:
-            raise StateError(
-                f"weight {name!r} has shape {tuple(tensor.shape)}; {shape} is expected"
-            )
-        for alias in self.ties[name]:
+        self.names.check(name, tensor)
+        for alias in self.names.ties[name]:
             owner_name, _, kind = alias.rpartition(".")
             owner = self._model.get_submodule(owner_name)
             if isinstance(owner, PackedLinear) and kind == "weight":

@@ -6,7 +6,7 @@ end, and waiting groups take their place.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from astor_rl.errors import CapabilityError, StateError
+from astor_rl.errors import StateError
 from astor_rl.rollout.base import Request
 from astor_rl.rollout.cache import GroupedCache, Layout
 from astor_rl.rollout.decoding import draw, uniforms
 from astor_rl.rollout.owned_model import OwnedModel
+from astor_rl.rollout.requests import Decode, checked, finished, meets_stop_string
 from astor_rl.types import FinishReason, Rollout
 
 _PREFILL_TOKENS = 4096
-_STOP_SLACK = 4
 
 
 @dataclass
@@ -84,7 +84,7 @@ class TransformersSampler:
         self,
         model: Any,
         *,
-        decode: Callable[[Sequence[int]], str],
+        decode: Decode,
         stop_token_ids: Sequence[int],
         dtype: torch.dtype = torch.bfloat16,
         device: torch.device | str = "cpu",
@@ -126,10 +126,8 @@ class TransformersSampler:
         seen: set[str] = set()
         for name, tensor in named_tensors:
             self._model.set_weight(name, tensor)
-            seen.update(self._model.ties[name])
-        missing = [name for name in self._model.shapes if name not in seen]
-        if missing:
-            raise StateError(f"{len(missing)} weights are missing, the first is {missing[0]!r}")
+            seen.add(name)
+        self._model.names.require_all(seen)
         self.revision = revision
         self._loaded = True
 
@@ -143,34 +141,15 @@ class TransformersSampler:
         """
         if not self._loaded:
             raise StateError("the sampler has no complete weights; call update_weights first")
-        checked = (self._checked(r) for r in requests)
+        valid = (checked(r, self._model.max_positions) for r in requests)
         self._active += 1
         try:
             if self.mode == "grouped":
-                yield from self._sample_grouped(checked)
+                yield from self._sample_grouped(valid)
             else:
-                yield from self._sample_plain(checked)
+                yield from self._sample_plain(valid)
         finally:
             self._active -= 1
-
-    def _checked(self, request: Request) -> Request:
-        if not request.prompt_ids or request.num_generations < 1 or request.max_tokens < 1:
-            raise CapabilityError(
-                f"request {request.id} has {len(request.prompt_ids)} prompt tokens, "
-                f"{request.num_generations} generations and max_tokens {request.max_tokens}; "
-                "each must be at least 1"
-            )
-        if not request.temperature >= 0:
-            raise CapabilityError(
-                f"request {request.id} has temperature {request.temperature}; it must be >= 0"
-            )
-        limit = self._model.max_positions
-        total = len(request.prompt_ids) + request.max_tokens
-        if limit is not None and total > limit:
-            raise CapabilityError(
-                f"request {request.id} may reach {total} tokens; the model has {limit} positions"
-            )
-        return request
 
     def _sample_grouped(self, requests: Iterator[Request]) -> Iterator[tuple[int, Rollout]]:
         run, waiting = _Running(), next(requests, None)
@@ -245,26 +224,17 @@ class TransformersSampler:
         for i, (row, token, logprob) in enumerate(drawn):
             row.tokens.append(token)
             row.logprobs.append(logprob)
-            if token in self._stop_ids or self._met_stop_string(row):
+            if token in self._stop_ids or meets_stop_string(row.request, row.tokens, self._decode):
                 ended[i] = "stop"
             elif len(row.tokens) == row.request.max_tokens:
                 ended[i] = "length"
         return ended
 
-    def _met_stop_string(self, row: _Row) -> bool:
-        """Whether a stop string ends in the newest token: only the tail is decoded."""
-        if not row.request.stop:
-            return False
-        # A token is a byte at least; the slack covers a character cut at the tail's start.
-        reach = max(len(s.encode()) for s in row.request.stop) + _STOP_SLACK
-        tail = self._decode(row.tokens[-reach:])
-        return any(s in tail for s in row.request.stop)
-
     def _retire(self, run: _Running, ended: dict[int, FinishReason]) -> list[tuple[int, Rollout]]:
         """Take ended rows, and groups without rows, out of the batch; close the gaps."""
         if not ended:
             return []
-        finished = [self._rollout(run.rows[i], reason) for i, reason in ended.items()]
+        done = [self._rollout(run.rows[i], reason) for i, reason in ended.items()]
         order = _close_gaps([i not in ended for i in range(len(run.rows))])
         run.cache.move_rows(*_moves(order))
         run.rows = [run.rows[i] for i in order]
@@ -278,20 +248,17 @@ class TransformersSampler:
         for row in run.rows:
             row.group = slot[row.group]
         run.layout = None
-        return finished
+        return done
 
     def _rollout(self, row: _Row, reason: FinishReason) -> tuple[int, Rollout]:
-        request = row.request
-        return request.id, Rollout(
-            text=self._decode(row.tokens),
-            prompt_ids=request.prompt_ids,
-            completion_ids=tuple(row.tokens),
-            logprobs=tuple(row.logprobs),
-            loss_mask=(1,) * len(row.tokens),
+        return finished(
+            row.request,
+            row.index,
+            row.tokens,
+            row.logprobs,
+            reason=reason,
             revision=self.revision,
-            finish_reason=reason,
-            index=row.index,
-            messages=request.messages,
+            decode=self._decode,
         )
 
     def _sample_plain(self, requests: Iterator[Request]) -> Iterator[tuple[int, Rollout]]:

@@ -1,0 +1,1 @@
+"""Rollouts: our two samplers beside `generate` and vLLM's own offline interface."""
