@@ -1,20 +1,20 @@
-"""`TestsJob` and `SuiteJob`: what counts as a test, and what a hostile side can't make pass."""
+"""`TestsJob`: what counts as a test, and what hostile tests can't make pass."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from astor_rl.sandbox import codec, runs
-from astor_rl.sandbox.api import Coverage, Job, Limits, Outcome, SuiteJob, TargetResult, TestsJob
+from astor_rl.sandbox.api import Coverage, Job, Limits, Outcome, TargetResult, TestsJob
 
 Run = Callable[[Job], Outcome]
 _ADD = "def add(a, b):\n    return a + b\n"
@@ -25,10 +25,17 @@ _GREEDY = "def add(a, b):\n    return [0] * 10 ** 10\n"
 _LIMITS = Limits(wall_s=30, cpu_s=30)
 
 
-@pytest.fixture
-def targets(run: Run) -> Callable[..., tuple[TargetResult, ...]]:
+@pytest.fixture(params=[False, True], ids=["two processes", "one process"])
+def shared(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param)
+
+
+Targets = Callable[..., tuple[TargetResult, ...]]
+
+
+def _targets(run: Run, shared: bool) -> Targets:
     def targets(tests: str, *sources: str, **options: Any) -> tuple[TargetResult, ...]:
-        given = {"limits": _LIMITS, "per_target_s": 10.0, **options}
+        given = {"limits": _LIMITS, "per_target_s": 10.0, "shared_process": shared, **options}
         outcome = run(TestsJob("calc", sources or (_ADD,), textwrap.dedent(tests), **given))
         assert outcome.status in ("ok", "error"), outcome
         assert len(outcome.targets) == len(sources or (_ADD,))
@@ -37,7 +44,16 @@ def targets(run: Run) -> Callable[..., tuple[TargetResult, ...]]:
     return targets
 
 
-Targets = Callable[..., tuple[TargetResult, ...]]
+@pytest.fixture
+def targets(run: Run, shared: bool) -> Targets:
+    """Run tests on versions of `calc`, both ways."""
+    return _targets(run, shared)
+
+
+@pytest.fixture
+def together(run: Run) -> Targets:
+    """As `targets`, in one process."""
+    return _targets(run, True)
 
 
 @pytest.mark.parametrize(
@@ -179,7 +195,7 @@ def test_a_slow_target_costs_only_itself(targets: Targets) -> None:
     tests = "from calc import add\ndef test_0(): assert True\ndef test_a(): assert add(1, 1) == 2"
     results = targets(tests, _ADD, _LOOP, _ADD, per_target_s=0.5)
     assert [r.status for r in results] == ["ok", "timeout", "ok"]
-    assert results[1].passed == ("test_0",)
+    assert results[1].passed in (("test_0",), ())  # of what had passed the other process knows
     assert results[2].passed == ("test_0", "test_a")
 
 
@@ -218,15 +234,20 @@ def test_swallowing_every_deadline_costs_few_targets(run: Run) -> None:
                 for _ in range(10 ** 12): pass
             except BaseException: pass
     """
-    job = TestsJob("calc", (_ADD,) * 12, textwrap.dedent(tests), per_target_s=0.3, limits=_LIMITS)
+    job = TestsJob(
+        "calc",
+        (_ADD,) * 12,
+        textwrap.dedent(tests),
+        per_target_s=0.3,
+        limits=_LIMITS,
+        shared_process=True,
+    )
     outcome = run(job)
     assert [r.status for r in outcome.targets] == ["timeout"] * 12
     assert {r.message for r in outcome.targets} == {"swallowed its deadlines"}
     # Where only some targets do it, the others are run.
     tests = tests.replace("while True:\n            try", "while add(1, 1) != 2:\n            try")
-    job = TestsJob(
-        "calc", (_ADD, _SUB, _ADD), textwrap.dedent(tests), per_target_s=0.3, limits=_LIMITS
-    )
+    job = replace(job, targets=(_ADD, _SUB, _ADD), tests=textwrap.dedent(tests))
     assert [r.status for r in run(job).targets] == ["ok", "timeout", "ok"]
 
 
@@ -247,7 +268,7 @@ def flat(value, depth=3):
 """
 
 
-def test_tests_cannot_reach_the_versions_from_their_frames(targets: Targets) -> None:
+def test_tests_cannot_reach_the_versions_from_their_frames(together: Targets) -> None:
     marked = _ADD + "# SECRET" + "-MARK\n"
     tests = _REACH + (
         "def test_a():\n"
@@ -265,7 +286,7 @@ def test_tests_cannot_reach_the_versions_from_their_frames(targets: Targets) -> 
         "    while f is not None: names |= set(f.f_locals); f = f.f_back\n"
         "    assert not names & {'job', 'index', 'report', 'targets', 'notes', 'source', 'token'}\n"
     )
-    for result in targets(tests, marked, marked, _ADD, coverage_of=(1,)):
+    for result in together(tests, marked, marked, _ADD, coverage_of=(1,)):
         assert result.failed == (), result
 
 
@@ -283,34 +304,7 @@ def test_a_target_cannot_claim_what_only_the_parent_sees(status: str) -> None:
         runs._target([status, [], [], 0, None, ""])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        "unittest.TestCase.assertEqual = lambda *a, **k: None",
-        "unittest.TestCase.__getattribute__ = object.__getattribute__",
-        "unittest.TestResult.addFailure = lambda *a: None",
-        "pytest.raises = contextlib.nullcontext",
-        "find('_failure')['_failure'] = lambda run: None",
-        "f = find('_failure')['_failure']; f.__code__ = (lambda run: None).__code__",
-    ],
-)
-def test_a_changed_framework_fails_every_test(run: Run, change: str) -> None:
-    prelude = """
-    import contextlib, pytest, sys, unittest
-    def find(name):
-        frame = sys._getframe()
-        while name not in frame.f_globals: frame = frame.f_back
-        return frame.f_globals
-    """
-    solution = textwrap.dedent(prelude) + change + "\n"
-    outcome = _suite(run, solution + _SUB)
-    (result,) = outcome.targets
-    assert (outcome.status, result.passed) == ("error", ())
-    assert set(result.failed) >= _NAMES
-    assert "the solution changed" in outcome.message
-
-
-def test_tests_that_change_the_framework_pass_nothing(targets: Targets) -> None:
+def test_tests_that_change_the_framework_pass_nothing(together: Targets) -> None:
     tests = """
     import pytest, unittest
     from calc import add
@@ -319,13 +313,13 @@ def test_tests_that_change_the_framework_pass_nothing(targets: Targets) -> None:
     def test_b():
         pytest.raises = None
     """
-    first, second = targets(tests, _ADD, _ADD)
+    first, second = together(tests, _ADD, _ADD)
     for result in (first, second):
         assert (result.status, result.passed, result.failed) == ("error", (), ("test_a", "test_b"))
     assert first.message == "the tests changed pytest.raises"
 
 
-def test_one_target_leaves_nothing_to_the_next(targets: Targets) -> None:
+def test_one_target_leaves_nothing_to_the_next(together: Targets) -> None:
     tests = """
     import os, sys, builtins, random
     import calc, helper
@@ -342,7 +336,7 @@ def test_one_target_leaves_nothing_to_the_next(targets: Targets) -> None:
     def test_chance(): assert random.random() == calc.first
     """
     source = "import random\nrandom.seed(0)\nfirst = random.random()\nrandom.seed(0)"
-    results = targets(tests, source, source, support={"helper.py": "x = 1"})
+    results = together(tests, source, source, support={"helper.py": "x = 1"})
     assert [r.failed for r in results] == [(), ()], results
 
 
@@ -383,119 +377,3 @@ def test_coverage_is_what_coverage_py_reports(run: Run, tmp_path: Path, tested: 
         totals["covered_branches"],
         totals["num_branches"],
     )
-
-
-_SUITE = """
-import unittest
-import pytest
-from calc import add
-
-class AddTest(unittest.TestCase):
-    @pytest.mark.task(taskno=1)
-    def test_small(self): self.assertEqual(add(1, 2), 3)
-    def test_large(self):
-        with self.subTest("one"): self.assertEqual(add(100, 200), 300)
-
-def test_types():
-    with pytest.raises(TypeError): add(None, 1)
-"""
-_NAMES = {"AddTest::test_small", "AddTest::test_large", "test_types"}
-
-
-def _suite(run: Run, solution: str, tests: str = _SUITE) -> Outcome:
-    files = {"calc.py": textwrap.dedent(solution)}
-    return run(SuiteJob(files, {"calc_test.py": textwrap.dedent(tests)}, limits=_LIMITS))
-
-
-def test_a_right_and_a_wrong_solution(run: Run) -> None:
-    right = _suite(run, _ADD)
-    assert right.status == "ok"
-    assert set(right.targets[0].passed) == _NAMES
-    assert right.targets[0].failed == ()
-    wrong = _suite(run, _SUB)
-    assert wrong.status == "ok"
-    assert set(wrong.targets[0].failed) == _NAMES - {"test_types"}
-    # unittest sorts its methods.
-    assert wrong.targets[0].message.startswith("AddTest::test_large: AssertionError: -100 != 300")
-
-
-@pytest.mark.parametrize(
-    "solution",
-    [
-        "import os; os._exit(0)",
-        "import sys; sys.exit(0)",
-        "def add(",
-        "",
-        "raise KeyboardInterrupt",
-        "import os\ndef add(a, b):\n    os._exit(0)",
-        "import unittest\nunittest.TestCase = object\n" + _SUB,
-        "import unittest\nunittest.TestLoader.getTestCaseNames = lambda *a: []\n" + _SUB,
-        "import unittest\nunittest.TestSuite.run = lambda self, r: setattr(r, 'testsRun', 0)\n"
-        + _SUB,
-        "import atexit, os\natexit.register(os._exit, 0)\n" + _SUB,
-        "import pytest\ndef add(a, b): pytest.skip('no')",
-        "import unittest\ndef add(a, b): raise unittest.SkipTest('no')",
-        "print('3 passed')\ndef add(a, b): return 4",
-        "class Liar(int):\n    def __eq__(self, o): return False\ndef add(a, b): return Liar()",
-        "import sys\nsys.modules['calc_test'] = sys\n" + _SUB,
-        "import os\nos.write(201, b'x' * 100)\n" + _ADD,
-        "def add(a, b):\n    while True: pass",
-    ],
-)
-def test_tricks_do_not_pass_every_test(run: Run, solution: str) -> None:
-    job = SuiteJob({"calc.py": solution}, {"calc_test.py": _SUITE}, limits=Limits(wall_s=3))
-    outcome = run(job)
-    (result,) = outcome.targets
-    assert result.failed, outcome
-    missing = _NAMES - {name.partition("[")[0] for name in (*result.passed, *result.failed)}
-    assert not missing
-
-
-def test_what_ran_before_an_early_exit_is_kept_and_the_rest_failed(run: Run) -> None:
-    tests = "from calc import add\n" + "\n".join(
-        f"def test_{i}(): assert add({i}, 0) == {i}" for i in range(4)
-    )
-    outcome = _suite(
-        run, "import os\ndef add(a, b):\n    return a if a < 2 else os._exit(0)", tests
-    )
-    assert outcome.status == "crash"
-    assert outcome.targets[0].passed == ("test_0", "test_1")
-    assert {"test_2", "test_3"} <= set(outcome.targets[0].failed)
-
-
-def test_several_files_packages_and_data(run: Run) -> None:
-    files = {
-        "shop/__init__.py": "from shop.prices import total\n",
-        "shop/prices.py": "from .rates import RATE\ndef total(x):\n    return x * RATE\n",
-        "shop/rates.py": "RATE = int(open('rate.txt').read())\n",
-        "rate.txt": "3",
-    }
-    tests = {
-        "a_test.py": "from shop import total\ndef test_a(): assert total(2) == 6",
-        "b_test.py": "import shop.rates\ndef test_a(): assert shop.rates.RATE == 4",
-    }
-    (result,) = run(SuiteJob(files, tests, limits=_LIMITS)).targets
-    assert result.passed == ("a_test.py::test_a",)
-    assert result.failed == ("b_test.py::test_a",)
-
-
-def test_expected_tests_are_read_without_running() -> None:
-    assert set(runs.expected_tests({"t.py": _SUITE})) == _NAMES
-    assert runs.expected_tests({"t.py": "def (", "notes.md": "def test_a(): pass"}) == []
-
-
-@pytest.mark.shared
-def test_real_exercises(run: Run, pool: Any, shared_data: Path) -> None:
-    """Every Aider Python exercise: the example passes, the stub does not."""
-    path = shared_data / "code_generation.heldout.aider_polyglot_python.jsonl.gz"
-    with gzip.open(path, "rt") as file:
-        rows = [json.loads(line) for line in file][::4]
-    tests = [{entry["path"]: entry["content"] for entry in row["tests"]} for row in rows]
-    for key, all_pass in (("reference", True), ("files", False)):
-        jobs = [
-            SuiteJob({**row["files"], **row[key]}, test, limits=_LIMITS)
-            for row, test in zip(rows, tests, strict=True)
-        ]
-        for row, outcome in zip(rows, pool.map(jobs), strict=True):
-            clean = outcome.status == "ok" and not outcome.targets[0].failed
-            assert clean is all_pass, (row["slug"], outcome)

@@ -1,18 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-import json
 
 import pytest
 
 from astor_rl.errors import DataError
-from astor_rl.sandbox.api import Outcome, TargetResult
 from astor_rl.tasks.code_generation import CodeGenerationTask
 from astor_rl.tasks.exercise_tier import without_skipped
 from astor_rl.tasks.parsing import fenced
 from astor_rl.tasks.validation import rollout_of
-from astor_rl.types import Invalid
 
 TEST = """
 import unittest
@@ -61,28 +57,6 @@ def test_the_prompt_shows_the_file_and_not_the_tests():
     assert task.answer(example).startswith("```python\ndef abbreviate(words):\n    return ''.join")
 
 
-def test_a_suite_judges_a_file(pool):
-    task = CodeGenerationTask(pool, tier="exercise", reward="fraction")
-    example = make(task)
-    (gold,) = ROW["reference"].values()
-    results = score(
-        task,
-        example,
-        gold,
-        "def abbreviate(words):\n    return 'AB'",
-        "def abbreviate(words):\n    return None",
-        "import os\nos._exit(0)",
-        "import sys\nsys.exit(0)",
-        "raise ImportError",
-        "def abbreviate(words",
-    )
-    assert [r.outcome for r in results] == [1.0, 0.5, 0.0, 0.0, 0.0, 0.0, 0.0]
-    assert [r.format for r in results] == [1.0] * 6 + [0.0]
-    strict = CodeGenerationTask(pool, tier="exercise")
-    half = "def abbreviate(words):\n    return 'AB'"
-    assert [r.outcome for r in score(strict, make(strict), gold, half)] == [1.0, 0.0]
-
-
 def test_validation(pool):
     task = CodeGenerationTask(pool, tier="exercise")
     report = asyncio.run(task.validate([make(task)]))
@@ -105,29 +79,6 @@ def test_tests_that_their_file_always_skips_are_no_tests(pool):
     assert without_skipped(TEST) == TEST
 
 
-def test_solutions_that_reach_for_the_machinery_are_refused(pool):
-    task = CodeGenerationTask(pool, tier="exercise")
-    (gold,) = ROW["reference"].values()
-    (found,) = score(task, make(task), gold + "\nimport unittest")
-    assert (found.outcome, found.format) == (0, 1)
-    assert found.reason == "refused: imports unittest"
-
-
-@pytest.mark.parametrize(("assertions", "outcome"), [(0, 0), (1, 0), (2, 1), (3, 1)])
-def test_tests_that_pass_have_evaluated_their_assertions(assertions, outcome):
-    class Forged:
-        async def submit(self, job):
-            names = ("AcronymTest::test_one", "AcronymTest::test_two", "AcronymTest::test_made")
-            return Outcome("ok", targets=(TargetResult("ok", names, (), assertions),))
-
-    task = CodeGenerationTask(Forged(), tier="exercise")
-    more = TEST + "\n    def test_made(self):\n        abbreviate('a')\n"  # asserts nothing
-    example = make(task, tests=[{"path": "acronym_test.py", "content": more}])
-    (found,) = score(task, example, "x = 1")
-    assert found.outcome == outcome
-    assert ("assertions evaluated" in found.reason) is not bool(outcome)
-
-
 def test_the_next_turn_shows_the_failed_test(pool):
     task = CodeGenerationTask(pool, tier="exercise", turns=2)
     said = [
@@ -137,15 +88,6 @@ def test_the_next_turn_shows_the_failed_test(pool):
     (message,) = asyncio.run(task.respond(make(task), said))
     assert "test_one" in message["content"]
     assert "whole corrected file" in message["content"]
-
-
-def test_a_failing_sandbox_is_invalid():
-    class Failing:
-        async def submit(self, job):
-            return Outcome("infra_error", message="no descriptors left")
-
-    task = CodeGenerationTask(Failing(), tier="exercise")
-    assert score(task, make(task), "x = 1") == [Invalid("no descriptors left")]
 
 
 @pytest.mark.parametrize(
@@ -174,21 +116,3 @@ def test_a_bad_row_names_its_origin_and_field(change, field):
 def test_the_weaker_tier_is_never_chosen_silently():
     with pytest.raises(DataError, match="tier = 'exercise'"):
         CodeGenerationTask().example(ROW, origin="r")
-
-
-def read(path):
-    with gzip.open(path, "rt") as lines:
-        return [json.loads(line) for line in lines]
-
-
-@pytest.mark.shared
-@pytest.mark.parametrize(
-    ("name", "step"),
-    [("train.exercism_clean", 12), ("heldout.aider_polyglot_python", 9)],
-)
-def test_real_exercises(pool, shared_data, name, step):
-    task = CodeGenerationTask(pool, tier="exercise", timeout_s=20.0)
-    rows = read(shared_data / f"code_generation.{name}.jsonl.gz")
-    examples = [task.example(row, origin=row["id"]) for row in rows]
-    report = asyncio.run(task.validate(examples[::step]))
-    assert report.ok, report

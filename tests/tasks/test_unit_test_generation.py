@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import ast
 import asyncio
 import gzip
 import json
-from dataclasses import replace
 
 import pytest
 
-from astor_rl.errors import ConfigError, DataError, SandboxError
-from astor_rl.sandbox.api import Coverage, Outcome
+from astor_rl.errors import ConfigError, SandboxError
 from astor_rl.tasks.base import Task
 from astor_rl.tasks.unit_test_generation import UnitTestGenerationTask
 from astor_rl.tasks.validation import rollout_of
@@ -65,7 +62,8 @@ def run(task, tests, **changes):
 def test_it_is_a_task():
     task = UnitTestGenerationTask()
     assert isinstance(task, Task)
-    assert task.verdict == "detected-only"
+    assert task.verdict == "unforgeable"
+    assert UnitTestGenerationTask(allow_shared_process=True).verdict == "detected-only"
     assert asyncio.run(task.respond(task.example(ROW, origin="r"), [])) is None
 
 
@@ -91,6 +89,7 @@ def test_one_case_of_two_is_worth_what_it_reaches(task):
         "detects_bug": 1.0,
         "passes_on_correct": 1.0,
         "compiles": 1.0,
+        "unforgeable": 1.0,
     }
     assert found.outcome == pytest.approx(0.25 * 5 / 7 + 0.25 / 2 + 0.5 / 2)
     assert found.format == 1
@@ -173,42 +172,6 @@ def test_the_code_itself_is_no_oracle(task):
     assert (found.outcome, found.reason) == (0, "copies the code under test: clip")
 
 
-def test_versions_cannot_be_told_by_their_formatting(pool):
-    odd = CODE.replace("    if n > LIMIT:\n        return", "    # why\n    if(n>LIMIT): return")
-    counting = CountingPool(pool)
-    task = UnitTestGenerationTask(counting)
-    unparsed = ast.unparse(ast.parse(odd))
-    broken = odd + "\n)"
-    found = run(
-        task, SMALL, code=odd, mutants=[{"code": unparsed}, {"code": broken}, *ROW["mutants"]]
-    )
-    assert found.metrics["mutation_score"] == 2 / 4
-    seen = {target for job in counting.jobs for target in job.targets}
-    assert len(seen) == 5  # one correct code, however written; what doesn't parse as it is
-    assert broken in seen
-    assert odd not in seen
-
-
-@pytest.mark.parametrize(
-    "counts",
-    [(5, 0, 0, 0), (7 * 10**400, 7, 2, 2), (8, 7, 2, 2), (7, 8, 2, 2), (7, 7, 2, 4), (-1, 7, 0, 2)],
-)
-def test_forged_coverage_is_worth_nothing(pool, counts):
-    class Forging(CountingPool):
-        async def submit(self, job):
-            outcome = await super().submit(job)
-            if len(self.jobs) < 2:  # what importing reaches, measured without the tests
-                return outcome
-            forged = (
-                replace(target, coverage=target.coverage and Coverage(*counts))
-                for target in outcome.targets
-            )
-            return replace(outcome, targets=tuple(forged))
-
-    found = run(UnitTestGenerationTask(Forging(pool), timeout_s=20.0), SMALL)
-    assert (found.outcome, found.reason) == (0, "malformed: coverage that isn't of this code")
-
-
 @pytest.mark.parametrize(
     ("changes", "options", "expected"),
     [
@@ -275,29 +238,6 @@ def test_tests_that_do_not_end_are_worth_nothing(pool):
     assert found.reason.startswith("timeout on the correct code")
 
 
-STATEFUL = """
-import math
-
-math.runs = getattr(math, "runs", 0) + 1
-
-
-def test_x():
-    assert clip(3) == 3
-    assert math.runs {condition}
-"""
-
-
-@pytest.mark.parametrize("condition", ["== 1", "<= 2", "% 2", "> 1"])
-def test_tests_that_count_their_runs_are_found_out(task, condition):
-    tests = STATEFUL.format(condition=condition)
-    found = run(task, tests)
-    assert (found.outcome, found.reason) == (0, "changes math.runs")
-    tests = tests.replace("math.runs = ", "box = math.__name__ and [math][0]\nbox.runs = ")
-    found = run(task, tests)
-    assert found.outcome == 0
-    assert "passes and fails on the same code" in found.reason
-
-
 def test_a_mutant_that_loops_or_breaks_is_killed(pool):
     task = UnitTestGenerationTask(pool, timeout_s=2.0)
     versions = [
@@ -354,49 +294,6 @@ def test_the_last_block_that_parses_counts(task):
     assert found.reason.startswith("5 of 7 lines, 1 of 2 branches, 1 of 2")
 
 
-class CountingPool:
-    """Counts what it passes on to a real pool, or answers in its stead."""
-
-    def __init__(self, pool, answer=None):
-        self.jobs = []
-        self._pool, self._answer = pool, answer
-
-    async def submit(self, job):
-        self.jobs.append(job)
-        return self._answer if self._answer is not None else await self._pool.submit(job)
-
-
-def test_equal_tests_run_once_and_wrong_ones_never_meet_the_mutants(pool):
-    counting = CountingPool(pool)
-    task = UnitTestGenerationTask(counting)
-    wrong = "assert clip(3) == 4"
-    found = score(task, SMALL, f"```python\n{SMALL}\n```", SMALL, wrong, "no code (", "import os")
-    assert found[0] is found[2]
-    assert found[0].outcome > 0 == found[3].outcome
-    # The import's own lines, once; the bare and the fenced form differ by a newline only.
-    sizes = sorted(len(job.targets) for job in counting.jobs)
-    assert sizes == [1, 2, 2, 2, 5, 5]
-
-
-def test_the_order_of_versions_depends_on_the_tests_and_is_reproducible(pool):
-    def order(tests):
-        counting = CountingPool(pool)
-        run(UnitTestGenerationTask(counting), tests)
-        return counting.jobs[-1].targets
-
-    orders = [order(f"assert clip({n}) == {n}") for n in range(6)]
-    assert len(set(orders)) > 1
-    assert len({tuple(sorted(targets)) for targets in orders}) == 1
-    assert order("assert clip(0) == 0") == orders[0]
-
-
-def test_a_broken_sandbox_is_invalid_and_never_a_zero(pool):
-    task = UnitTestGenerationTask(CountingPool(pool, Outcome("infra_error", message="no fork")))
-    found = run(task, SMALL)
-    assert isinstance(found, Invalid)
-    assert "no fork" in found.reason
-
-
 def test_code_that_does_not_load_is_invalid(task):
     found = run(task, SMALL, code=CODE + "\nraise ValueError('no')")
     assert isinstance(found, Invalid)
@@ -451,36 +348,6 @@ def test_validation_reports_references_that_fail(task):
     assert [invalid[0] for invalid in report.invalid] == ["rows:10"]
     # "wrong values" of a wrong reference are right.
     assert [(origin, name) for origin, name, _ in report.broken_at_ceiling] == []
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"module": "a/b.py"}, "'module' is 'a/b'"),
-        ({"code": "def f(:"}, "'code' does not parse"),
-        ({"code": ""}, "'code' does not parse"),
-        ({"code": 3}, "'code' is int"),
-        ({"buggy": "def f(:"}, "'buggy' does not parse"),
-        ({"reference_tests": {"a": "assert 1", "b": "assert 1"}}, "has 2 files"),
-        ({"reference_tests": "def test(): pass"}, "asserts nothing"),
-        ({"reference_tests": None}, "'reference_tests' is NoneType"),
-        ({"mutants": ["x"]}, r"'mutants\[0\]' has no text 'code'"),
-        ({"mutants": {}}, "'mutants' is dict"),
-        ({"support_files": {"a.py": 1}}, r"'support_files\['a.py'\]'"),
-        ({"entry_point": 5}, "'entry_point' is int"),
-    ],
-)
-def test_bad_rows_name_their_origin(changes, words):
-    with pytest.raises(DataError, match=f"rows:7.*{words}"):
-        UnitTestGenerationTask().example({**ROW, **changes}, origin="rows:7")
-
-
-def test_a_mapping_of_one_test_file():
-    task = UnitTestGenerationTask()
-    one = task.example({**ROW, "reference_tests": {"x_test.py": "assert 1"}}, origin="r")
-    other = task.example({**ROW, "reference_tests": "assert 1"}, origin="s", unit="u")
-    assert one.key == other.key
-    assert (one.unit, other.unit) == ("clip", "u")
 
 
 @pytest.mark.parametrize(

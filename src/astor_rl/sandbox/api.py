@@ -21,6 +21,8 @@ Status = Literal[
     "infra_error",  # our fault: never a reward; the caller reports `Invalid`
 ]
 
+LimitName = Literal["", "wall_s", "cpu_s", "memory_mb", "output_kb"]
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -70,6 +72,9 @@ class CallJob:
 class TestsJob:
     """Run untrusted tests against several versions of a trusted module.
 
+    The tests have processes of their own, a fresh one for each version, and see stand-ins of what a
+    version defines: neither its source nor which one it is.
+
     Attributes:
         module: import name of the module under test, without `.py`.
         targets: sources of the versions (the correct one, mutants, in an order that the tests
@@ -78,7 +83,12 @@ class TestsJob:
             `pytest.raises` / `parametrize` / `approx`, or bare top-level asserts.
         coverage_of: indices of targets whose line and branch coverage is measured.
         support: further importable files, name -> source.
-        per_target_s: deadline for each target, seconds.
+        per_target_s: deadline for each target, seconds of CPU time of either side.
+        reference: index of a target to compare the others with. What the tests ask of it is
+            recorded and asked of all others; only those that answer otherwise (and copies of the
+            reference) run the tests again, and none if they fail on it. See `TargetResult.differs`.
+        shared_process: run everything in one process, version after version. The weaker tier:
+            hostile tests can look at a version instead of calling it.
     """
 
     # Its name starts like a test's; pytest shall not collect it.
@@ -91,24 +101,35 @@ class TestsJob:
     support: Mapping[str, str] = field(default_factory=dict)
     per_target_s: float = 2.0
     limits: Limits = field(default_factory=Limits)
+    reference: int | None = None
+    shared_process: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteJob:
-    """Run a trusted test file against an untrusted solution, all in one process tree.
+    """Run trusted test files against an untrusted solution.
 
-    The weaker tier: tests and solution share a process, so a hostile solution can lie. Results
-    come over the harness's channel, never from stdout or an exit code. A test that is missing,
-    skipped or not reported counts as failed.
+    Each has a process of its own: the tests see stand-ins of what the solution defines, and the
+    solution sees calls, never an expected value. Results come over the harness's channel, never
+    from stdout or an exit code. A test that is missing, skipped or not reported counts as failed.
 
     Attributes:
         files: the solution's files, name -> untrusted source.
         tests: test files, name -> source (pytest or unittest style).
+        support: further trusted files, name -> source; both sides have a copy of their own.
+        judging: methods by which the solution's objects may have a say in what the tests find
+            (`__eq__` with each other, `__lt__`, `__add__`, ...); None for all. From a run of the
+            reference (`TargetResult.judged`), so that no solution can bring in its own.
+        shared_process: run both sides in one process. The weaker tier: a hostile solution can
+            patch what judges it. For tests that must reach into the solution's process.
     """
 
     files: Mapping[str, str]
     tests: Mapping[str, str]
     limits: Limits = field(default_factory=Limits)
+    support: Mapping[str, str] = field(default_factory=dict)
+    judging: tuple[str, ...] | None = None
+    shared_process: bool = False
 
 
 Job = CallJob | TestsJob | SuiteJob
@@ -161,6 +182,10 @@ class TargetResult:
         assertions: assert statements (and raises/approx checks) that were evaluated.
         coverage: when asked for.
         message: the first failure, cut.
+        differs: of a `TestsJob` with a reference: whether this target answered the tests' calls
+            otherwise than the reference, failed to load, crashed or ran out of time.
+        judged: of a `SuiteJob` in two processes: methods by which the solution's objects had a
+            say, sorted.
     """
 
     status: Status
@@ -169,6 +194,8 @@ class TargetResult:
     assertions: int
     coverage: Coverage | None = None
     message: str = ""
+    differs: bool = False
+    judged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +207,7 @@ class Outcome:
         calls: results of a `CallJob`, one per call, only when `ok`.
         targets: results of a `TestsJob`, one per target; of a `SuiteJob`, exactly one.
         message: the load error, or what limit was hit; one line.
+        limit: the field of `Limits` that ended it, empty if none did.
         stdout, stderr: tails of what was printed. Data, never a verdict.
         seconds: wall time of the job process.
         peak_memory_mb: resident high-water mark.
@@ -191,6 +219,7 @@ class Outcome:
     calls: tuple[CallResult, ...] = ()
     targets: tuple[TargetResult, ...] = ()
     message: str = ""
+    limit: LimitName = ""
     stdout: str = ""
     stderr: str = ""
     seconds: float = 0.0

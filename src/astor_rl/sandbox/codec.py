@@ -30,7 +30,7 @@ from astor_rl.sandbox.api import Opaque
 MAX_DEPTH: Final = 100
 """Deepest nesting that crosses. Deeper values become `Opaque`."""
 
-_LENGTH = struct.Struct("<I")
+LENGTH = struct.Struct("<I")
 _FLOAT = struct.Struct("<d")
 _COMPLEX = struct.Struct("<dd")
 _TEXT_LIMIT = 200
@@ -67,23 +67,38 @@ def class_name(value: object) -> str:
     return name
 
 
-class _Writer:
+class Writer:
+    """The bytes of values, at most `limit`.
+
+    Raises:
+        TooLarge: from every method that writes, past the limit.
+    """
+
     def __init__(self, limit: int) -> None:
         self.parts: list[bytes] = []
         self.left = limit
 
     def put(self, part: bytes) -> None:
+        """Bytes as they are."""
         self.left -= len(part)
         if self.left < 0:
             raise TooLarge
         self.parts.append(part)
 
     def sized(self, tag: bytes, payload: bytes) -> None:
-        self.put(tag + _LENGTH.pack(len(payload)))
+        """A tag, a length and so many bytes."""
+        self.put(tag + LENGTH.pack(len(payload)))
         self.put(payload)
 
     def value(self, value: Any, depth: int) -> None:
-        write = _WRITERS.get(type_(value))
+        """One value, by its exact type.
+
+        Raises:
+            TooDeep: `depth` is above `MAX_DEPTH`.
+        """
+        kind = type_(value)
+        # A metaclass may define `__eq__` and `__hash__`, which the look-up would ask.
+        write = WRITERS.get(kind) if type_(kind) is type_ else None
         if depth > MAX_DEPTH:
             raise TooDeep
         if write is None:
@@ -92,76 +107,85 @@ class _Writer:
             write(self, value, depth)
 
     def opaque(self, value: object) -> None:
+        """What can't cross, by its name and text."""
         opaque = value if type_(value) is Opaque else Opaque(*describe(value))
         self.put(b"O")
         self.sized(b"s", opaque.type_name.encode("utf-8", "surrogatepass"))
         self.sized(b"s", opaque.text.encode("utf-8", "surrogatepass"))
 
     def integer(self, value: int, depth: int) -> None:
+        """An exact int."""
         size = value.bit_length() // 8 + 1
         if size > self.left:
             raise TooLarge
         self.sized(b"i", value.to_bytes(size, "little", signed=True))
 
     def text(self, value: str, depth: int) -> None:
+        """An exact str."""
         if len(value) > self.left:
             raise TooLarge
         self.sized(b"s", value.encode("utf-8", "surrogatepass"))
 
     def raw(self, value: bytes, depth: int) -> None:
+        """Exact bytes."""
         self.sized(b"b", value)
 
     def sequence(self, tag: bytes, value: Any, depth: int) -> None:
-        self.put(tag + _LENGTH.pack(len(value)))
+        """A length and so many values."""
+        self.put(tag + LENGTH.pack(len(value)))
         for item in value:
             self.value(item, depth + 1)
 
     def unordered(self, tag: bytes, value: Any, depth: int) -> None:
+        """As `sequence`, in the order of the values' bytes."""
         # A set has no order of its own: sorted encodings make equal sets equal bytes.
         items = []
         for item in value:
-            inner = _Writer(self.left)
+            inner = Writer(self.left)
             inner.value(item, depth + 1)
             items.append(b"".join(inner.parts))
             self.left -= len(items[-1])
             if self.left < 0:
                 raise TooLarge
         self.left += sum(map(len, items))
-        self.put(tag + _LENGTH.pack(len(items)))
+        self.put(tag + LENGTH.pack(len(items)))
         for part in sorted(items):
             self.put(part)
 
     def mapping(self, value: Any, depth: int) -> None:
-        self.put(b"d" + _LENGTH.pack(len(value)))
+        """Keys and values in their order."""
+        self.put(b"d" + LENGTH.pack(len(value)))
         for key, item in value.items():
             self.value(key, depth + 1)
             self.value(item, depth + 1)
 
     def span(self, value: range, depth: int) -> None:
+        """A range."""
         self.put(b"r")
         for part in (value.start, value.stop, value.step):
             self.integer(part, depth)
 
 
-_WRITERS: Final[dict[type, Callable[[_Writer, Any, int], None]]] = {
+WRITERS: Final[dict[type, Callable[[Writer, Any, int], None]]] = {
     type(None): lambda w, v, d: w.put(b"N"),
     bool: lambda w, v, d: w.put(b"T" if v else b"F"),
-    int: _Writer.integer,
+    int: Writer.integer,
     float: lambda w, v, d: w.put(b"f" + _FLOAT.pack(v)),
     complex: lambda w, v, d: w.put(b"c" + _COMPLEX.pack(v.real, v.imag)),
-    str: _Writer.text,
-    bytes: _Writer.raw,
+    str: Writer.text,
+    bytes: Writer.raw,
     list: lambda w, v, d: w.sequence(b"l", v, d),
     deque: lambda w, v, d: w.sequence(b"l", v, d),
     tuple: lambda w, v, d: w.sequence(b"t", v, d),
     set: lambda w, v, d: w.unordered(b"S", v, d),
     frozenset: lambda w, v, d: w.unordered(b"Z", v, d),
-    dict: _Writer.mapping,
-    Counter: _Writer.mapping,
-    OrderedDict: _Writer.mapping,
-    defaultdict: _Writer.mapping,
-    range: _Writer.span,
+    dict: Writer.mapping,
+    Counter: Writer.mapping,
+    OrderedDict: Writer.mapping,
+    defaultdict: Writer.mapping,
+    range: Writer.span,
 }
+"""How exact types are written."""
 
 
 def encode(value: Any, limit: int) -> bytes:
@@ -170,21 +194,29 @@ def encode(value: Any, limit: int) -> bytes:
     Raises:
         TooLarge: it needs more bytes.
     """
-    writer = _Writer(limit)
+    writer = Writer(limit)
     try:
         writer.value(value, 0)
     except (TooDeep, RecursionError):
-        writer = _Writer(limit)
+        writer = Writer(limit)
         writer.opaque(Opaque(class_name(value), f"nested deeper than {MAX_DEPTH}"))
     return b"".join(writer.parts)
 
 
-class _Reader:
+class Reader:
+    """Values from bytes that nobody trusts.
+
+    Raises:
+        CodecError: from every method, where the bytes are not what it reads. Other exceptions mean
+            the same.
+    """
+
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.at = 0
 
     def take(self, size: int) -> bytes:
+        """The next so many bytes."""
         end = self.at + size
         if end > len(self.data):
             raise CodecError("ends early")
@@ -193,13 +225,15 @@ class _Reader:
         return part
 
     def length(self, unit: int = 1) -> int:
-        n: int = _LENGTH.unpack(self.take(4))[0]
+        """A length that so many units of what is left can have."""
+        n: int = LENGTH.unpack(self.take(4))[0]
         if n * unit > len(self.data) - self.at:
             raise CodecError("a length beyond the end")
         return n
 
     def value(self, depth: int) -> Any:
-        read = _READERS.get(self.take(1))
+        """The next value."""
+        read = READERS.get(self.take(1))
         if read is None:
             raise CodecError("unknown tag")
         if depth > MAX_DEPTH:
@@ -207,27 +241,34 @@ class _Reader:
         return read(self, depth)
 
     def items(self, depth: int) -> list[Any]:
+        """A length and so many values."""
         return [self.value(depth + 1) for _ in range(self.length())]
 
     def hashed(self, depth: int) -> list[Any]:
-        return _no_collisions(self.items(depth))
+        """The values of a set."""
+        return no_collisions(self.items(depth))
 
     def mapping(self, depth: int) -> dict[Any, Any]:
+        """Keys and values."""
         pairs = [(self.value(depth + 1), self.value(depth + 1)) for _ in range(self.length(2))]
-        _no_collisions([key for key, _ in pairs])
+        no_collisions([key for key, _ in pairs])
         return dict(pairs)
 
     def text(self) -> str:
+        """A str after its tag."""
         return self.take(self.length()).decode("utf-8", "surrogatepass")
 
     def integer(self) -> int:
+        """An int after its tag."""
         return int.from_bytes(self.take(self.length()), "little", signed=True)
 
     def expect(self, tag: bytes) -> None:
+        """Exactly this tag."""
         if self.take(1) != tag:
             raise CodecError(f"expected {tag!r}")
 
     def span(self, depth: int) -> range:
+        """A range after its tag."""
         parts = []
         for _ in range(3):
             self.expect(b"i")
@@ -235,13 +276,14 @@ class _Reader:
         return range(*parts)
 
     def opaque(self, depth: int) -> Opaque:
+        """An `Opaque` after its tag."""
         self.expect(b"s")
         name = self.text()
         self.expect(b"s")
         return Opaque(name, self.text())
 
 
-def _no_collisions(keys: list[Any]) -> list[Any]:
+def no_collisions(keys: list[Any]) -> list[Any]:
     """Refuse keys made to share one hash: building the dict would be quadratic in the parent."""
     # The largest bucket, not the average one: distinct keys mixed in must not hide it.
     if len(keys) > _LARGEST_BUCKET and max(Counter(map(hash, keys)).values()) > _LARGEST_BUCKET:
@@ -249,7 +291,7 @@ def _no_collisions(keys: list[Any]) -> list[Any]:
     return keys
 
 
-_READERS: Final[dict[bytes, Callable[[_Reader, int], Any]]] = {
+READERS: Final[dict[bytes, Callable[[Reader, int], Any]]] = {
     b"N": lambda r, d: None,
     b"T": lambda r, d: True,
     b"F": lambda r, d: False,
@@ -258,14 +300,15 @@ _READERS: Final[dict[bytes, Callable[[_Reader, int], Any]]] = {
     b"c": lambda r, d: complex(*_COMPLEX.unpack(r.take(16))),
     b"s": lambda r, d: r.text(),
     b"b": lambda r, d: r.take(r.length()),
-    b"l": _Reader.items,
+    b"l": Reader.items,
     b"t": lambda r, d: tuple(r.items(d)),
     b"S": lambda r, d: set(r.hashed(d)),
     b"Z": lambda r, d: frozenset(r.hashed(d)),
-    b"d": _Reader.mapping,
-    b"r": _Reader.span,
-    b"O": _Reader.opaque,
+    b"d": Reader.mapping,
+    b"r": Reader.span,
+    b"O": Reader.opaque,
 }
+"""How what follows a tag is read."""
 
 
 def decode(data: bytes) -> Any:
@@ -274,7 +317,7 @@ def decode(data: bytes) -> Any:
     Raises:
         CodecError: anything else than one well-formed value.
     """
-    reader = _Reader(data)
+    reader = Reader(data)
     try:
         value = reader.value(0)
     except CodecError:

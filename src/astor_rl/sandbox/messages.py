@@ -8,25 +8,38 @@ import struct
 from typing import Any, Final, cast
 
 from astor_rl.sandbox import codec
-from astor_rl.sandbox.api import Outcome, Status
+from astor_rl.sandbox.api import LimitName, Outcome, Status
 from astor_rl.sandbox.inside.protocol import END, STUCK
 from astor_rl.sandbox.worker import Run
 
 SAID: Final[frozenset[Status]] = frozenset(("ok", "error", "memory", "output_limit"))
 """What a job may say of itself. The rest is for the parent to see: above all `infra_error`, which
 would leave a rollout without a reward."""
+SAID_OF_OTHERS: Final[frozenset[Status]] = SAID | {"timeout", "crash", "malformed"}
+"""What a trusted process may say of itself and of the untrusted one beside it."""
 _LENGTH: Final = struct.Struct("<I")
 _MESSAGE_CHARACTERS: Final = 400
+_WALL_MESSAGE: Final = "wall-clock deadline"
+_CPU_MESSAGE: Final = "CPU deadline"
+_DEADLINES: Final[dict[str, LimitName]] = {_WALL_MESSAGE: "wall_s", _CPU_MESSAGE: "cpu_s"}
+_LIMITS: Final[dict[Status, LimitName]] = {"memory": "memory_mb", "output_limit": "output_kb"}
 _STUCK_MESSAGE: Final = "swallowed its deadlines"
 _ASLEEP_MESSAGE: Final = "did nothing but sleep"
 _LEFT_EARLY: Final = "exited early with code"
 
 
-def outcome_of(run: Run, tier: str) -> tuple[Outcome, list[list[Any]], list[Any]]:
+def outcome_of(
+    run: Run, tier: str, said: frozenset[Status] = SAID
+) -> tuple[Outcome, list[list[Any]], list[Any]]:
     """How a run ended.
 
     Its own word counts only if the process ended by itself with code 0, within every limit, and
     sent well-formed messages only, each after its token.
+
+    Args:
+        run: how it went.
+        tier: the protections that were in force.
+        said: the statuses that its own word may name.
 
     Returns:
         the outcome without results, the messages sent on the way, and what the harness added to
@@ -41,7 +54,7 @@ def outcome_of(run: Run, tier: str) -> tuple[Outcome, list[list[Any]], list[Any]
         messages = _messages(run, whole=failed is None)
         if failed is None and messages and messages[-1][:1] == [END]:
             _, status, text, *last = messages.pop()
-            if status not in SAID or type(text) is not str:
+            if status not in said or type(text) is not str:
                 raise codec.CodecError("not a status")
             verdict = cast(Status, status), text
     except (codec.CodecError, TypeError, ValueError) as error:
@@ -51,6 +64,7 @@ def outcome_of(run: Run, tier: str) -> tuple[Outcome, list[list[Any]], list[Any]
     outcome = Outcome(
         status=verdict[0],
         message=one_line(verdict[1]),
+        limit=_limit(*verdict),
         stdout=run.stdout.decode("utf-8", "replace"),
         stderr=run.stderr.decode("utf-8", "replace"),
         seconds=run.seconds,
@@ -59,6 +73,13 @@ def outcome_of(run: Run, tier: str) -> tuple[Outcome, list[list[Any]], list[Any]
         tier=tier,
     )
     return outcome, messages, last
+
+
+def _limit(status: Status, message: str) -> LimitName:
+    """The field of `Limits` that ended a job."""
+    if status == "timeout":
+        return _DEADLINES.get(message, "")
+    return _LIMITS.get(status, "")
 
 
 def stuck(outcome: Outcome) -> bool:
@@ -77,9 +98,9 @@ def _failure(run: Run, ended_by: int) -> tuple[Status, str] | None:
     if run.asleep:
         return "timeout", _ASLEEP_MESSAGE
     if run.late:
-        return "timeout", "wall-clock deadline"
+        return "timeout", _WALL_MESSAGE
     if ended_by == signal.SIGXCPU or (ended_by == signal.SIGKILL and run.cpu_s >= run.cpu_limit_s):
-        return "timeout", "CPU deadline"
+        return "timeout", _CPU_MESSAGE
     if ended_by:
         return "crash", f"killed by signal {ended_by}"
     if code := os.waitstatus_to_exitcode(run.status):

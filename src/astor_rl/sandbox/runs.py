@@ -20,7 +20,7 @@ from astor_rl.sandbox.api import (
     TargetResult,
     TestsJob,
 )
-from astor_rl.sandbox.messages import SAID, one_line, outcome_of, stuck
+from astor_rl.sandbox.messages import SAID, SAID_OF_OTHERS, one_line, outcome_of, stuck
 from astor_rl.sandbox.worker import Profile, Run
 
 Runner = Callable[[Profile, dict[str, Any], Limits], tuple[Run, str]]
@@ -28,7 +28,10 @@ Runner = Callable[[Profile, dict[str, Any], Limits], tuple[Run, str]]
 _TEST_MODULES: Final = ("pytest", "coverage", "unittest.mock", "doctest")
 _NOT_REACHED: Final = "<not reached>"
 """Name of the failure that stands for whatever a run that stopped early did not report."""
-_SAID_OF_TARGET: Final = SAID | {"timeout"}
+_SHARED: Final = ("tests", "suite")
+_PROXIED: Final = ("proxied",)
+"""Harnesses of zygotes that fork a second process for each job."""
+_SAID_OF_TARGET: Final[frozenset[Status]] = SAID | {"timeout"}
 _STUCK_AT_MOST: Final = 2
 _MOST: Final = 10**6
 """Lines or branches of one target beyond which counts are made up."""
@@ -47,7 +50,9 @@ def execute(job: Job, run: Runner, preload: Sequence[str]) -> Outcome:
             case CallJob():
                 return _Calls(job, run, preload).outcome()
             case TestsJob():
-                return _Tests(job, run, preload).outcome()
+                if job.shared_process:
+                    return _Tests(job, run, preload).outcome()
+                return _proxied_tests(job, run, preload)
             case SuiteJob():
                 return _suite(job, run, preload)
     except InfraError as error:
@@ -106,19 +111,17 @@ def _call_result(repeats: Sequence[Any]) -> CallResult:
     raise codec.CodecError("unknown kind of result")
 
 
-def _tests_profile(preload: Sequence[str]) -> Profile:
-    return Profile(
-        ("tests", "suite"), (*_TEST_MODULES, *preload), keep_paths=bool(preload), extra="tasks"
-    )
+def _tests_profile(preload: Sequence[str], *harnesses: str) -> Profile:
+    return Profile(harnesses, (*_TEST_MODULES, *preload), keep_paths=bool(preload), extra="tasks")
 
 
 class _Tests:
-    """A `TestsJob`: one process for all targets; what that loses, one process a target."""
+    """A `TestsJob` in one process for all targets; what that loses, one process a target."""
 
     def __init__(self, job: TestsJob, run: Runner, preload: Sequence[str]) -> None:
         self._job = job
         self._run = run
-        self._profile = _tests_profile(preload)
+        self._profile = _tests_profile(preload, *_SHARED)
         self._found: dict[int, TargetResult] = {}
 
     def outcome(self) -> Outcome:
@@ -141,6 +144,7 @@ class _Tests:
             outcome,
             status="ok",
             message="",
+            limit="",
             targets=tuple(self._found[index] for index in everything),
         )
 
@@ -164,18 +168,7 @@ class _Tests:
 
     def _batch(self, order: Sequence[int], limits: Limits) -> Outcome:
         job = self._job
-        payload = {
-            "harness": "tests",
-            "module": job.module,
-            "targets": job.targets,
-            "order": list(order),
-            "tests": job.tests,
-            "coverage_of": job.coverage_of,
-            "support": dict(job.support),
-            "per_target_s": job.per_target_s,
-            "stdin": "",
-            "seed": 0,
-        }
+        payload = {**_tests_payload(job, order), "harness": "tests"}
         outcome, rows, _ = outcome_of(*self._run(self._profile, payload, limits))
         try:
             if len(rows) > len(order):
@@ -187,11 +180,47 @@ class _Tests:
         return outcome
 
 
+def _tests_payload(job: TestsJob, order: Sequence[int]) -> dict[str, Any]:
+    return {
+        "module": job.module,
+        "targets": job.targets,
+        "order": list(order),
+        "tests": job.tests,
+        "coverage_of": job.coverage_of,
+        "support": dict(job.support),
+        "per_target_s": job.per_target_s,
+        "stdin": "",
+        "seed": 0,
+    }
+
+
+def _proxied_tests(job: TestsJob, run: Runner, preload: Sequence[str]) -> Outcome:
+    """A `TestsJob` with the tests in processes of their own."""
+    everything = range(len(job.targets))
+    payload = {
+        **_tests_payload(job, everything),
+        "harness": "proxied",
+        "kind": "tests",
+        "reference": job.reference,
+    }
+    ran = run(_tests_profile(preload, *_PROXIED), payload, job.limits)
+    outcome, rows, _ = outcome_of(*ran, said=SAID_OF_OTHERS)
+    found: dict[int, TargetResult] = {}
+    for index, *row, differs in rows:  # from the trusted side
+        found[index] = replace(_target(row, SAID_OF_OTHERS), differs=differs)
+    left: TargetResult = _no_target(outcome.status, outcome.message)
+    if outcome.status == "ok":
+        left = _no_target("error", "not run: the tests fail on the reference")
+    if outcome.status != "error":
+        outcome = replace(outcome, status="ok", message="", limit="")
+    return replace(outcome, targets=tuple(found.get(index, left) for index in everything))
+
+
 def _no_target(status: Status, message: str) -> TargetResult:
     return TargetResult(status, (), (), 0, None, message)
 
 
-def _target(row: Sequence[Any]) -> TargetResult:
+def _target(row: Sequence[Any], said: frozenset[Status] = _SAID_OF_TARGET) -> TargetResult:
     """Check one row of `inside.tests.run`.
 
     Raises:
@@ -199,7 +228,7 @@ def _target(row: Sequence[Any]) -> TargetResult:
     """
     status, passed, failed, assertions, counts, message = row
     names = [*passed, *failed]
-    if status not in _SAID_OF_TARGET or type(assertions) is not int or type(message) is not str:
+    if status not in said or type(assertions) is not int or type(message) is not str:
         raise codec.CodecError("not a target's result")
     if any(type(name) is not str for name in names):
         raise codec.CodecError("not a test's name")
@@ -222,17 +251,26 @@ def _coverage(counts: Sequence[Any]) -> Coverage:
 
 
 def _suite(job: SuiteJob, run: Runner, preload: Sequence[str]) -> Outcome:
-    payload = {
-        "harness": "suite",
-        "files": dict(job.files),
-        "tests": dict(job.tests),
-        "stdin": "",
-        "seed": 0,
-    }
-    outcome, messages, last = outcome_of(*run(_tests_profile(preload), payload, job.limits))
+    payload = {"tests": dict(job.tests), "stdin": "", "seed": 0}
+    if job.shared_process:
+        files = {**job.files, **job.support}
+        profile = _tests_profile(preload, *_SHARED)
+        payload |= {"harness": "suite", "files": files}
+        outcome, messages, last = outcome_of(*run(profile, payload, job.limits))
+    else:
+        profile = _tests_profile(preload, *_PROXIED)
+        payload |= {
+            "harness": "proxied",
+            "kind": "suite",
+            "files": dict(job.files),
+            "support": dict(job.support),
+            "judging": job.judging,
+        }
+        ran = run(profile, payload, job.limits)
+        outcome, messages, last = outcome_of(*ran, said=SAID_OF_OTHERS)
     expected = expected_tests(job.tests)
     try:
-        found = _reported(outcome, messages, last)
+        found = _reported(outcome, messages, last, job.shared_process)
     except (codec.CodecError, TypeError, ValueError) as error:
         outcome = replace(outcome, status="malformed", message=f"not a result: {error}")
         found = _no_target("malformed", outcome.message)
@@ -247,15 +285,21 @@ def _suite(job: SuiteJob, run: Runner, preload: Sequence[str]) -> Outcome:
     return replace(outcome, targets=(found,))
 
 
-def _reported(outcome: Outcome, messages: Sequence[Any], last: Sequence[Any]) -> TargetResult:
-    """What `inside.suite.run` said: of a run that ended early, what came before counts.
+def _reported(
+    outcome: Outcome, messages: Sequence[Any], last: Sequence[Any], shared: bool
+) -> TargetResult:
+    """What a suite's harness said: of a run that ended early, what came before counts.
 
     Raises:
         CodecError, TypeError, ValueError: it isn't that.
     """
-    status, message, assertions, changed = outcome.status, outcome.message, 0, ""
-    if status == "ok":
+    status, message, assertions = outcome.status, outcome.message, 0
+    changed: str = ""
+    judged: tuple[str, ...] = ()
+    if status == "ok" and shared:
         assertions, changed = last
+    elif status == "ok":
+        assertions, judged = last[0], tuple(last[1])
     passed: list[str] = []
     failed = [] if status == "ok" else [_NOT_REACHED]
     for told, name, failure in messages:
@@ -268,7 +312,9 @@ def _reported(outcome: Outcome, messages: Sequence[Any], last: Sequence[Any]) ->
         status, message = "error", f"the solution changed {one_line(changed)}"
     if type(assertions) is not int:
         raise codec.CodecError("not a number of assertions")
-    return TargetResult(status, tuple(passed), tuple(failed), assertions, None, message)
+    return TargetResult(
+        status, tuple(passed), tuple(failed), assertions, None, message, judged=judged
+    )
 
 
 def expected_tests(tests: Mapping[str, str]) -> list[str]:

@@ -13,11 +13,11 @@ from astor_rl.tasks import validation
 from astor_rl.tasks.base import Pair, ValidationReport
 from astor_rl.tasks.checks import SplitCheck
 from astor_rl.tasks.example_key import content_key
+from astor_rl.tasks.exercise_judge import ExerciseJudge
 from astor_rl.tasks.exercise_tier import (
     exercise_fields,
     exercise_gold,
     exercise_prompt,
-    judge_exercise,
     stub_is_broken,
 )
 from astor_rl.tasks.function_judge import FunctionJudge, Judgement, TestResult
@@ -43,6 +43,7 @@ _OPTIONS: dict[str, Any] = {
     "shown_tests": 1,
     "turns": 1,
     "timeout_s": 6.0,
+    "allow_shared_process": False,
 }
 
 _REPORTED = 3
@@ -68,6 +69,8 @@ class CodeGenerationTask:
         shown_tests: tests shown in the prompt of a `function` row that has no `>>>` examples.
         turns: 1, or 2 to show the failures of the first answer and ask again, as Aider does.
         timeout_s: CPU limit of one solution, seconds (`validation.time_limits`).
+        allow_shared_process: for the few `exercise` rows whose tests can't be run from a process of
+            their own: run them in the solution's. Otherwise rollouts of such rows are invalid.
 
     Rows of tier `function`: `prompt` (prose, or code to complete that defines `entry_point`),
     `entry_point`, `reference` (source of the function, or as in HumanEval the body that completes
@@ -81,9 +84,10 @@ class CodeGenerationTask:
 
     Rows of tier `exercise`: `prompt`, `files` (name -> stub, exactly one), `reference` (name ->
     source), `tests` (list of {path, content}), optional `support_files` and `stub_already_passes`.
-    Verdict `detected-only`: tests and solution share a process, and a solution that is out to
-    cheat can patch the test framework. Results still come over the harness's own channel, and a
-    missing or skipped test counts as failed.
+    Verdict `unforgeable`: the tests run in a process of their own and see stand-ins of what the
+    solution defines; a missing or skipped test counts as failed. With `allow_shared_process` it is
+    `detected-only`: in the rows that need it (found with the reference; their metric `unforgeable`
+    is 0), a solution that is out to cheat can patch the test framework.
 
     Answer form: one fenced block labelled `python`, prose around it allowed. The format reward is
     1 when there is exactly one fence, it is closed and labelled, and what is inside parses (and
@@ -103,6 +107,7 @@ class CodeGenerationTask:
         shown_tests: int = 1,
         turns: int = 1,
         timeout_s: float = 6.0,
+        allow_shared_process: bool = False,
     ) -> None:
         validation.require_choice(self.kind, "tier", tier, ("function", "exercise"))
         validation.require_choice(self.kind, "reward", reward, ("all", "fraction"))
@@ -116,16 +121,18 @@ class CodeGenerationTask:
                     f"option {name!r} of task {self.kind!r} is {value!r}; "
                     f"it must be from {low} to {high}"
                 )
-        self.verdict = "unforgeable" if tier == "function" else "detected-only"
         self._exercise = tier == "exercise"
+        shares = self._exercise and allow_shared_process
+        self.verdict = "detected-only" if shares else "unforgeable"
         self._fraction = reward == "fraction"
         self._shown_tests = shown_tests
         self._turns = turns
-        self._sandbox = sandbox
-        self._limits = validation.time_limits(timeout_s)
-        self._functions = (
-            None if sandbox is None else FunctionJudge(sandbox, self._limits, shown_tests)
-        )
+        limits = validation.time_limits(timeout_s)
+        self._judges: FunctionJudge | ExerciseJudge | None = None
+        if sandbox is not None and self._exercise:
+            self._judges = ExerciseJudge(sandbox, limits, allow_shared=allow_shared_process)
+        elif sandbox is not None:
+            self._judges = FunctionJudge(sandbox, limits, shown_tests)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], sandbox: SandboxPool | None) -> Self:
@@ -177,7 +184,8 @@ class CodeGenerationTask:
     async def score(self, pairs: Sequence[Pair]) -> list[Score | Invalid]:
         """Judge; equal solutions of one example run once.
 
-        `metrics`: `tests_passed` (share of all tests), `loads` (1 if the solution ran to its end).
+        `metrics`: `tests_passed` (share of all tests), `loads` (1 if the solution ran to its end);
+        of exercises that are run also `unforgeable` (1 if the tests had a process of their own).
 
         Raises:
             SandboxError: the task has no sandbox.
@@ -208,22 +216,20 @@ class CodeGenerationTask:
         ]
 
     async def _prepare(self, examples: Mapping[str, Example]) -> None:
-        """Learn replayed tests' calls once, before many solutions ask for them at the same time."""
-        if self._functions is not None and not self._exercise:
+        """Learn of the references once, before many solutions ask for it at the same time."""
+        if self._judges is not None:
             # What raises here raises again for each rollout that needs it, and is judged there.
             await asyncio.gather(
                 *(
-                    guarded_async(self.kind, self._functions.prepare(example))
+                    guarded_async(self.kind, _prepared(self._judges, example))
                     for example in examples.values()
                 )
             )
 
     async def _judge(self, example: Example, code: str) -> Judgement | Invalid:
-        if self._sandbox is None or self._functions is None:
+        if self._judges is None:
             raise SandboxError("task 'code_generation' can't score without a sandbox")
-        if self._exercise:
-            return await judge_exercise(self._sandbox, self._limits, example, code)
-        return await self._functions.judge(example, code)
+        return await self._judges.judge(example, code)
 
     def _score(self, answer: _Answer, judgement: Judgement | Invalid) -> Score | Invalid:
         if isinstance(judgement, Invalid):
@@ -237,6 +243,8 @@ class CodeGenerationTask:
         failed = next((result for result in results if not result.passed), None)
         reason = judgement.fault or (f"{failed.call} {failed.actual}" if failed else "right")
         metrics = {"tests_passed": share, "loads": float(judgement.loads)}
+        if self._exercise:
+            metrics["unforgeable"] = float(judgement.unforgeable)
         return Score(outcome, answer.format, metrics, reason[:200])
 
     def _read(self, example: Example, text: str) -> _Answer:
@@ -286,6 +294,10 @@ class CodeGenerationTask:
     async def validate(self, examples: Sequence[Example]) -> ValidationReport:
         """See `tasks.validation.validate`."""
         return await validation.validate(self, examples)
+
+
+async def _prepared(judges: FunctionJudge | ExerciseJudge, example: Example) -> None:
+    await judges.prepare(example)
 
 
 def _told(result: TestResult) -> str:

@@ -1,8 +1,8 @@
-"""What the solution of an exercise may not do: reach for the machinery that judges it.
+"""What the solution of an exercise may not do in its tests' process: reach for what judges it.
 
-Solution and tests share a process, so that a solution could patch the test framework, walk the
-frames above it, or speak in the harness's place. This policy refuses the means to do so that can
-be seen in the source. It is a filter, not a wall: source that hides what it does may pass it.
+Where they share a process, a solution could patch the test framework, walk the frames above it, or
+speak in the harness's place. This policy refuses the means to do so that can be seen in the source.
+It is a filter, not a wall: source that hides what it does may pass it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,4 @@
-"""Code generation of a whole file, judged by a test file: Exercism, Aider's polyglot benchmark.
-
-Tests and solution share a process here, so that a hostile solution can lie: the verdict is
-`detected-only`, and the tier is never chosen silently.
-"""
+"""Code generation of a whole file: the row and the prompt. Exercism, Aider's polyglot benchmark."""
 
 from __future__ import annotations
 
@@ -11,13 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from astor_rl.errors import DataError
-from astor_rl.sandbox.api import Limits, SandboxPool, SuiteJob
 from astor_rl.tasks import validation
-from astor_rl.tasks.exercise_policy import forgery
-from astor_rl.tasks.function_judge import Judgement, TestResult
 from astor_rl.tasks.parsing import parse_python
-from astor_rl.tasks.tests_source import is_assertion
-from astor_rl.types import Example, Invalid
+from astor_rl.types import Example
 
 
 def exercise_fields(row: Mapping[str, Any], origin: str) -> dict[str, Any]:
@@ -98,65 +90,6 @@ def exercise_gold(row: Mapping[str, Any]) -> str:
     """The reference solution's file."""
     (name,) = row["files"]
     return str(row["reference"][name])
-
-
-async def judge_exercise(
-    sandbox: SandboxPool, limits: Limits, example: Example, solution: str
-) -> Judgement | Invalid:
-    """Run the test file against a solution's file, unless it could forge its verdict."""
-    row = example.fields
-    (name,) = row["files"]
-    tree = parse_python(solution)
-    if tree is not None and (found := forgery(tree)):
-        return Judgement((), loads=False, fault=f"refused: {found}")
-    outcome = await sandbox.submit(
-        # Trusted support files come last: a solution can't replace them.
-        SuiteJob({name: solution, **row["support_files"]}, row["tests"], limits=limits)
-    )
-    if outcome.status == "infra_error":
-        return Invalid(outcome.message or "the sandbox failed")
-    if outcome.status != "ok" or not outcome.targets:
-        detail = f": {outcome.message}" if outcome.message else ""
-        return Judgement((), loads=False, fault=f"{outcome.status}{detail}"[:300])
-    (target,) = outcome.targets
-    if target.status != "ok":
-        return Judgement((), loads=False, fault=f"{target.status}: {target.message}"[:300])
-    # Tests that pass without the assertions that their source has were not what ran.
-    least = _asserting_tests(row["tests"]) - len(target.failed)
-    if target.assertions < least:
-        fault = f"{target.assertions} assertions evaluated, at least {least} are in passed tests"
-        return Judgement((), loads=True, fault=fault)
-    passed = [TestResult(test, test, True, "passed", visible=False) for test in target.passed]
-    failed = [
-        TestResult(test, test, False, target.message if place == 0 else "failed", visible=False)
-        for place, test in enumerate(target.failed)
-    ]
-    return Judgement((*failed, *passed), loads=True)
-
-
-def _asserting_tests(tests: Mapping[str, str]) -> int:
-    """How many tests assert, themselves or by a helper that they call on `self`."""
-    found = set()
-    for path, source in tests.items():
-        module = parse_python(source) if path.endswith(".py") else None
-        for scope in [module, *module.body] if module else ():
-            for node in scope.body if isinstance(scope, ast.Module | ast.ClassDef) else ():
-                if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
-                    found |= {(path, scope, node.name)} if _may_assert(node) else set()
-    return len(found)
-
-
-def _may_assert(test: ast.FunctionDef) -> bool:
-    return any(
-        is_assertion(node)
-        or (
-            isinstance(node, ast.Call)
-            and isinstance(node.func, ast.Attribute)
-            and isinstance(node.func.value, ast.Name)
-            and node.func.value.id == "self"
-        )
-        for node in ast.walk(test)
-    )
 
 
 def stub_is_broken(row: Mapping[str, Any]) -> bool:

@@ -44,11 +44,13 @@ class Judgement:
         results: one for each test; empty when the solution didn't load.
         loads: whether the solution could be loaded and ran to its end.
         fault: why not; one line.
+        unforgeable: whether the tests ran where the solution could not touch them.
     """
 
     results: tuple[TestResult, ...]
     loads: bool
     fault: str = ""
+    unforgeable: bool = True
 
 
 Recording = tuple[str, ...]

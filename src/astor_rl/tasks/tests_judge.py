@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -39,12 +39,33 @@ class Verdict:
     reason: str
 
 
-class MutationJudge:
-    """Judges tests, in two jobs: the correct code alone, then all versions in secret order.
+_Version = tuple[str, str]
+"""Role and source."""
+_Found = tuple[tuple[TargetResult, ...], tuple[TargetResult, ...]]
+"""Results of the correct code, the measured one first, and of all versions, in their order."""
 
-    The first job keeps tests that are wrong from being run on mutants, some of which loop until
-    their deadline. It tells the tests nothing: in the second, the correct code is among the
-    mutants, twice, and must pass again.
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How an example's tests are run.
+
+    Attributes:
+        at_import: what importing the code reaches.
+        shared: tests and code share a process.
+    """
+
+    at_import: Coverage
+    shared: bool
+
+
+class MutationJudge:
+    """Judges tests by what they do on the correct code and on all other versions.
+
+    The correct code runs twice among the others and must pass both times. Where tests and versions
+    have processes of their own, one job does it all: what the tests ask of the correct code is
+    asked of all versions, and a version is killed if it answers otherwise *and* the tests fail on
+    it. In one process it takes two jobs: the correct code alone, so that tests that are wrong are
+    not run on mutants, some of which loop until their deadline; then all versions in secret order.
 
     Every version runs as `ast.unparse` writes it: mutants may come from there while the correct
     code is its author's text, and tests shall not tell them by line numbers or spacing.
@@ -54,31 +75,63 @@ class MutationJudge:
         sandbox: where everything runs.
         weights: of `line`, `branch` and `mutant`, >= 0.
         timeout_s: deadline of the tests on one version, seconds.
+        allow_shared: whether rows whose reference tests need it are run in one process.
     """
 
     def __init__(
-        self, kind: str, sandbox: SandboxPool, weights: Mapping[str, float], timeout_s: float
+        self,
+        kind: str,
+        sandbox: SandboxPool,
+        weights: Mapping[str, float],
+        timeout_s: float,
+        *,
+        allow_shared: bool = False,
     ) -> None:
         self._kind = kind
         self._sandbox = sandbox
         self._weights = dict(weights)
         self._timeout_s = timeout_s
-        self._at_import: dict[str, Coverage | Invalid] = {}
+        self._allow_shared = allow_shared
+        self._ways: dict[str, Way | Invalid] = {}
 
-    async def prepare(self, examples: Iterable[Example]) -> None:
-        """Measure, once an example, what importing its code reaches."""
-        new = {e.key: e for e in examples if e.key not in self._at_import}
-        jobs = (
-            guarded_async(self._kind, self._measured_at_import(example)) for example in new.values()
+    async def prepare(
+        self, examples: Iterable[Example], reference: Callable[[Example], str]
+    ) -> None:
+        """Find out, once an example, what importing its code reaches, and how its tests can run.
+
+        Args:
+            examples: which ones.
+            reference: the tests that are known to be right.
+        """
+        new = {e.key: e for e in examples if e.key not in self._ways}
+        ways = (
+            guarded_async(self._kind, self._way(example, reference(example)))
+            for example in new.values()
         )
-        for key, outcome in zip(new, await asyncio.gather(*jobs), strict=True):
-            self._at_import[key] = (
-                outcome if isinstance(outcome, Invalid) else _coverage_at_import(outcome)
-            )
+        self._ways |= zip(new, await asyncio.gather(*ways), strict=True)
 
-    async def _measured_at_import(self, example: Example) -> Outcome:
-        job = self._job(example, _IDLE_TESTS, [example.fields["code"]], measured=True)
-        return await self._sandbox.submit(job)
+    async def _way(self, example: Example, reference: str) -> Way | Invalid:
+        code = [example.fields["code"]]
+        idle = self._job(example, _IDLE_TESTS, code, measured=True)
+        alone = self._job(example, reference, code)
+        imported, apart = await asyncio.gather(
+            self._sandbox.submit(idle), self._sandbox.submit(alone)
+        )
+        at_import = _coverage_at_import(imported)
+        if isinstance(at_import, Invalid):
+            return at_import
+        fault = _fault(apart, alone)
+        if isinstance(fault, Invalid) or not fault:
+            return fault or Way(at_import, shared=False)
+        together = replace(alone, shared_process=True)
+        if _fault(await self._sandbox.submit(together), together):  # wrong in any case
+            return Way(at_import, shared=False)
+        if self._allow_shared:
+            return Way(at_import, shared=True)
+        return Invalid(
+            f"{example.origin}: the reference tests fail when they have a process of their own "
+            f"({fault}); the option allow_shared_process = true runs them in the code's"
+        )
 
     async def judge(
         self, example: Example, tests: str, fault: str = "", *, checks: bool = True
@@ -91,56 +144,61 @@ class MutationJudge:
             fault: why they must not be run, if so.
             checks: whether, as far as their source shows, an assertion depends on the code.
         """
-        at_import = self._at_import[example.key]
-        if isinstance(at_import, Invalid):
-            return at_import
-        judged = fault or await self._run(example, tests, at_import, checks)
-        return _zero(example, at_import, judged) if isinstance(judged, str) else judged
+        way = self._ways[example.key]
+        if isinstance(way, Invalid):
+            return way
+        judged = fault or await self._run(example, tests, way, checks)
+        if isinstance(judged, Invalid):
+            return judged
+        if isinstance(judged, str):
+            judged = _zero(example, way.at_import, judged)
+        return replace(judged, metrics={**judged.metrics, "unforgeable": float(not way.shared)})
 
     async def _run(
-        self, example: Example, tests: str, at_import: Coverage, checks: bool
+        self, example: Example, tests: str, way: Way, checks: bool
     ) -> Verdict | str | Invalid:
         """The verdict past the gate, or why they don't get past it."""
-        alone = self._job(example, tests, [example.fields["code"]] * 2, measured=True)
-        correct = _results(await self._sandbox.submit(alone), alone)
-        if not isinstance(correct, tuple):
-            return correct
+        versions = _versions(example, tests)
+        run = self._together if way.shared else self._apart
+        results = await run(example, tests, versions)
+        if not isinstance(results, tuple):
+            return results
+        correct, found = results
         if fault := _gate(correct):
             return fault
         coverage = correct[0].coverage
-        if coverage is None or not _is_possible(coverage, at_import):
+        if coverage is None or not _is_possible(coverage, way.at_import):
             return "malformed: coverage that isn't of this code"
-        if coverage.lines_hit <= at_import.lines_hit < coverage.lines:
+        if coverage.lines_hit <= way.at_import.lines_hit < coverage.lines:
             return "reaches nothing of the code"
-        killed = await self._killed(example, tests, correct[0], checks)
+        killed = _killed(list(zip(versions, found, strict=False)), correct[0], way.shared, checks)
         return self._weighed(coverage, killed) if isinstance(killed, dict) else killed
 
-    async def _killed(
-        self, example: Example, tests: str, expected: TargetResult, checks: bool
-    ) -> dict[str, list[bool]] | str | Invalid:
-        """Who was killed, by role, or why the tests are worth nothing after all."""
-        versions = _versions(example, tests)
-        killed: dict[str, list[bool]] = {"mutant": [], "buggy": []}
-        asserted = False
-        if not any(role in killed for role, _ in versions):
-            return killed if checks else _NO_CHECK
+    async def _apart(
+        self, example: Example, tests: str, versions: Sequence[_Version]
+    ) -> _Found | str | Invalid:
+        """The tests on all versions, in one job that compares them with the first correct one."""
+        places = [place for place, (role, _) in enumerate(versions) if role == "correct"]
         job = self._job(example, tests, [source for _, source in versions])
+        job = replace(job, reference=places[0], coverage_of=(places[0],))
         results = _results(await self._sandbox.submit(job), job)
         if not isinstance(results, tuple):
             return results
-        for (role, _), result in zip(versions, results, strict=True):
-            passes = _passes(result) and set(result.passed) == set(expected.passed)
-            asserted |= role == "mutant" and not passes and _by_assertion(result)
-            if role in killed:
-                killed[role].append(not passes)
-            elif not passes:
-                return f"passes and fails on the same code: {result.message}"
-        if asserted:
-            return killed
-        if not all(killed["mutant"]):
-            return f"no assertion fails on any of {len(killed['mutant'])} mutants"
-        # There are none, or all crash before an assertion could fail: only the source can tell.
-        return killed if checks else _NO_CHECK
+        return tuple(results[place] for place in places), results
+
+    async def _together(
+        self, example: Example, tests: str, versions: Sequence[_Version]
+    ) -> _Found | str | Invalid:
+        """The tests on the correct code, and if they pass on all versions, in one process each."""
+        alone = self._job(example, tests, [example.fields["code"]] * 2, measured=True)
+        alone = replace(alone, shared_process=True)
+        correct = _results(await self._sandbox.submit(alone), alone)
+        if not isinstance(correct, tuple) or _gate(correct) or len(versions) == len(correct):
+            return (correct, ()) if isinstance(correct, tuple) else correct
+        job = self._job(example, tests, [source for _, source in versions])
+        job = replace(job, shared_process=True)
+        results = _results(await self._sandbox.submit(job), job)
+        return (correct, results) if isinstance(results, tuple) else results
 
     def _weighed(self, coverage: Coverage, killed: Mapping[str, Sequence[bool]]) -> Verdict:
         parts = {"line": coverage.lines_hit / coverage.lines}
@@ -183,6 +241,36 @@ class MutationJudge:
         )
 
 
+def _fault(outcome: Outcome, job: TestsJob) -> str | Invalid:
+    """Why tests fail on the correct code, empty if they don't."""
+    results = _results(outcome, job)
+    return _gate(results) if isinstance(results, tuple) else results
+
+
+def _killed(
+    found: Sequence[tuple[_Version, TargetResult]],
+    expected: TargetResult,
+    shared: bool,
+    checks: bool,
+) -> dict[str, list[bool]] | str:
+    """Who was killed, by role, or why the tests are worth nothing after all."""
+    killed: dict[str, list[bool]] = {"mutant": [], "buggy": []}
+    asserted = False
+    for (role, _), result in found:
+        passes = _passes(result) and set(result.passed) == set(expected.passed)
+        if role in killed:
+            killed[role].append(not passes and (shared or result.differs))
+            asserted |= role == "mutant" and killed[role][-1] and _by_assertion(result)
+        elif not passes:
+            return f"passes and fails on the same code: {result.message}"
+    if asserted:
+        return killed
+    if not all(killed["mutant"]):
+        return f"no assertion fails on any of {len(killed['mutant'])} mutants"
+    # There are none, or all crash before an assertion could fail: only the source can tell.
+    return killed if checks else _NO_CHECK
+
+
 def _zero(example: Example, at_import: Coverage, reason: str) -> Verdict:
     """The verdict on tests that don't get past the gate."""
     metrics = {"line_coverage": 0.0, "passes_on_correct": 0.0}
@@ -195,7 +283,7 @@ def _zero(example: Example, at_import: Coverage, reason: str) -> Verdict:
     return Verdict(0.0, metrics, reason[:200])
 
 
-def _versions(example: Example, tests: str) -> list[tuple[str, str]]:
+def _versions(example: Example, tests: str) -> list[_Version]:
     """(role, source) of every version, ordered by a hash that the tests can't know."""
     row = example.fields
     versions = [("correct", row["code"])] * 2 + [("mutant", code) for code in row["mutants"]]

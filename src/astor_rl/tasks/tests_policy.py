@@ -1,9 +1,10 @@
 """What a written test may not do: look at the code under test instead of calling it.
 
-Tests share a process with the versions they are run on, so a test that could read a version's
-source, or change the module, could fail on the mutants without testing anything. This policy
-refuses the ways to do so that can be seen in the source. It is a filter, not a wall: source that
-hides what it does may pass it.
+Where tests share a process with the versions they are run on, a test that could read a version's
+source, or change the module, could fail on the mutants without testing anything; from a process of
+its own it can't, and is refused all the same, for it tests nothing. This policy refuses the ways to
+do so that can be seen in the source. It is a filter, not a wall: source that hides what it does may
+pass it.
 """
 
 from __future__ import annotations

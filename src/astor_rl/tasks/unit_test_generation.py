@@ -14,11 +14,10 @@ shows. Otherwise the outcome is 0.
 (no branches, no mutants) leaves its weight to the others. A mutant is killed when a test fails on
 it, or when it doesn't load, crashes or runs out of time or memory where the correct code did not.
 
-**Order.** The tests first run on two copies of the correct code. If those pass, all versions (the
-correct code twice, the mutants, the buggy version) run one after the other in one process, in the
-order of a hash of the example's key and the tests' text: fixed, so that equal runs are equal, and
-not to be known by the tests, which can read neither the key nor the row it is the hash of. Tests
-that pass "the first time" or "at random" meet the correct code at unknown places and earn 0.
+**Order.** The tests first run on the correct code. If they pass, what they asked of it is asked of
+all other versions; those that answer otherwise, and a second copy of the correct code among them,
+run the tests too, each in a fresh process that can't tell which one it is. Tests that pass "the
+first time" or "at random" meet the correct code twice and earn 0.
 
 **Ceiling.** What the reference answer (as many of the reference tests as the prompt allows)
 reaches when run, measured once an example: it may leave a line uncovered (QuixBugs' own tests reach
@@ -70,6 +69,7 @@ _OPTIONS: dict[str, Any] = {
     "max_tests": 8,
     "answer_asserts": 0,
     "timeout_s": 2.0,
+    "allow_shared_process": False,
 }
 
 
@@ -87,9 +87,12 @@ class _Answer:
 class UnitTestGenerationTask:
     """Write tests for a module; see the module's docstring for how they are judged.
 
-    Verdict `detected-only`: tests share a process with the versions they are run on, so that a
-    test which inspects a version instead of calling it could tell the mutants without testing
-    anything. What can be seen in the source is refused (`tests_policy`), hidden ways are not.
+    Verdict `unforgeable`: tests have a process of their own, a fresh one for each version, and see
+    stand-ins of what the version defines; a version is killed if it was seen to answer otherwise
+    than the correct code and the tests fail on it. With `allow_shared_process` it is
+    `detected-only`: in the rows that need it (found with the reference tests; their metric
+    `unforgeable` is 0), a test could inspect a version instead of calling it. What can be seen in
+    the source is refused (`tests_policy`), hidden ways are not.
 
     Options:
         line_weight, branch_weight, mutant_weight: weights of the outcome's parts, >= 0.
@@ -97,6 +100,8 @@ class UnitTestGenerationTask:
         answer_asserts: the reference answer's first so many assertions are its answer, so that
             warm-up targets are short; 0 for all. The ceiling is that answer's.
         timeout_s: deadline of the tests on one version, seconds.
+        allow_shared_process: for rows whose reference tests can't be run from a process of their
+            own: run them in the code's. Otherwise rollouts of such rows are invalid.
 
     Rows: `module` (`focal.py`), `entry_point` (may be null), `code`, `reference_tests` (source, or
     a mapping with one file name and its source), `mutants` (list of {`code`, ...}, may be empty).
@@ -110,12 +115,13 @@ class UnitTestGenerationTask:
     fence the whole completion counts.
 
     Metrics: `line_coverage`, `branch_coverage` and `mutation_score` (only where there are branches
-    and mutants; 0 before the gate), `compiles`, `passes_on_correct`, and `detects_bug` for rows
-    with `buggy`, whose detection isn't part of the outcome.
+    and mutants; 0 before the gate), `compiles`, `passes_on_correct`, `unforgeable` (1 if the tests
+    had a process of their own), and `detects_bug` for rows with `buggy`, whose detection isn't part
+    of the outcome.
     """
 
     kind = "unit_test_generation"
-    verdict = "detected-only"
+    verdict: str
 
     def __init__(
         self,
@@ -127,6 +133,7 @@ class UnitTestGenerationTask:
         max_tests: int = 8,
         answer_asserts: int = 0,
         timeout_s: float = 2.0,
+        allow_shared_process: bool = False,
     ) -> None:
         weights = {"line": line_weight, "branch": branch_weight, "mutant": mutant_weight}
         for part, weight in weights.items():
@@ -139,8 +146,13 @@ class UnitTestGenerationTask:
         self._check("max_tests", max_tests, 1, 1000)
         self._check("answer_asserts", answer_asserts, 0, 1000)
         self._check("timeout_s", timeout_s, 0.01, 600)
+        self.verdict = "detected-only" if allow_shared_process else "unforgeable"
         self._judge = (
-            None if sandbox is None else MutationJudge(self.kind, sandbox, weights, timeout_s)
+            None
+            if sandbox is None
+            else MutationJudge(
+                self.kind, sandbox, weights, timeout_s, allow_shared=allow_shared_process
+            )
         )
         self._max_tests = max_tests
         self._answer_asserts = answer_asserts
@@ -251,7 +263,7 @@ class UnitTestGenerationTask:
             if isinstance(answer, _Answer)
         }
         judge = self._required()
-        await judge.prepare(distinct.values())
+        await judge.prepare(distinct.values(), self._reference)
         judged = await asyncio.gather(
             *(
                 guarded_async(self.kind, _judged(judge, example, answer))
@@ -277,6 +289,10 @@ class UnitTestGenerationTask:
         if self._judge is None:
             raise SandboxError(f"task {self.kind!r} can't score without a sandbox")
         return self._judge
+
+    def _reference(self, example: Example) -> str:
+        """The reference answer as it is run."""
+        return self._read(example, self.answer(example)).tests
 
     def _note_ceiling(self, example: Example, score: Score | Invalid) -> None:
         if isinstance(score, Invalid):  # shown by `validate`; nothing is known, so nothing is low

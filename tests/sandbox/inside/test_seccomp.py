@@ -86,6 +86,12 @@ def test_the_job_filter(table: ModuleType) -> None:
     assert verdict(calls["prlimit64"], 0, 0, 0) == _ALLOW
     assert verdict(calls["prlimit64"], 0, 0, 1) == _EPERM
     assert verdict(calls["prlimit64"], 0, 0, 1 << 32) == _EPERM
+    fcntl = table.EVERYWHERE["fcntl"]
+    for request in (8, 10, 15):  # F_SETOWN, F_SETSIG, F_SETOWN_EX: a signal to a pipe's owner
+        assert verdict(fcntl, 3, request, 1) == _EPERM
+        assert verdict(fcntl, 3, request, 1, fork=True) == _EPERM
+    for request in (0, 1, 2, 3, 4, 6, 9, 1030):  # F_DUPFD to F_SETLK, F_GETOWN, F_DUPFD_CLOEXEC
+        assert verdict(fcntl, 3, request) == _ALLOW
     assert "memfd_create" in table.SERVER_ONLY
     for number in table.SERVER_ONLY.values():
         assert verdict(number) == _EPERM

@@ -20,7 +20,7 @@ import sys
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NamedTuple, NoReturn
 
 from astor_rl.sandbox import codec
 from astor_rl.sandbox.inside import kernel, seccomp, syscalls
@@ -29,10 +29,14 @@ from astor_rl.sandbox.inside.protocol import END
 THREADS: Final = 16
 """Threads that a job may have beyond its processes."""
 _JOB, _RESULTS = 200, 201
+_OWN: Final = 2
+"""The zygote and the process of a job."""
 _STACK: Final = 64 << 20
 _CHUNK: Final = 1 << 20
 _Harness = Callable[[Mapping[str, Any], int], Iterator[Any]]
 _HARNESSES: dict[str, _Harness] = {}
+_PREPARATIONS: list[Any] = []
+"""The harnesses that have processes beside a job's own."""
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 # Bound now: a job may replace these functions in their modules.
@@ -53,9 +57,14 @@ def load(name: str) -> None:
     """Import a harness: a module of this package with `run(job, output_limit) -> messages`.
 
     The last message starts with `END`; what comes before arrives even if the process doesn't
-    reach its end.
+    reach its end. A harness that has `prepare(walls, hidden)` and `PROCESSES` forks the process of
+    the untrusted side there, before the job is read: its memory holds nothing of it. It builds
+    its walls itself.
     """
-    _HARNESSES[name] = importlib.import_module(f"astor_rl.sandbox.inside.{name}").run
+    module = importlib.import_module(f"astor_rl.sandbox.inside.{name}")
+    _HARNESSES[name] = module.run
+    if hasattr(module, "prepare"):
+        _PREPARATIONS.append(module)
 
 
 def run(descriptors: Sequence[int], limits: Mapping[str, Any], may_fork: bool) -> NoReturn:
@@ -63,7 +72,12 @@ def run(descriptors: Sequence[int], limits: Mapping[str, Any], may_fork: bool) -
     code = 1
     try:
         _take(descriptors)
-        _confine(limits, may_fork)
+        walls = Walls(limits, may_fork and limits["processes"] > 0)
+        for harness in _PREPARATIONS:
+            harness.prepare(walls, (_JOB, _RESULTS))
+        walls.limit()
+        if not _PREPARATIONS:
+            walls.filter()
         with _suppress(_Full):
             _drain(map(*_sender_and_messages(limits["output"])), 0)
         for stream in (_out, _err):
@@ -128,21 +142,38 @@ def _take(descriptors: Sequence[int]) -> None:
     os.closerange(_RESULTS + 1, _RESULTS + 64)
 
 
-def _confine(limits: Mapping[str, Any], may_fork: bool) -> None:
-    may_fork = may_fork and limits["processes"] > 0
-    for name, soft, hard in (
-        (resource.RLIMIT_AS, limits["memory"], limits["memory"]),
-        (resource.RLIMIT_CPU, limits["cpu_s"], limits["cpu_s"] + 1),
-        (resource.RLIMIT_FSIZE, limits["file"], limits["file"]),
-        (resource.RLIMIT_CORE, 0, 0),
-        (resource.RLIMIT_STACK, _STACK, _STACK),
-        (resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"]),
-        # The zygote and this process count too: they have the same user id.
-        (resource.RLIMIT_NPROC, *(2 + limits["processes"] + THREADS,) * 2),
-    ):
-        resource.setrlimit(name, (soft, hard))
-    if syscalls.SUPPORTED and limits["seccomp"]:
-        kernel.install_filter(seccomp.job_filter(os.getpid(), may_fork))
+class Walls(NamedTuple):
+    """What a process of a job accepts before it runs code that it doesn't trust.
+
+    Attributes:
+        limits: from the pool.
+        may_fork: whether untrusted code may.
+    """
+
+    limits: Mapping[str, Any]
+    may_fork: bool
+
+    def limit(self, cpu_s: int | None = None) -> None:
+        """Take on the limits, but for the CPU time if it is given. For all time."""
+        limits = self.limits
+        cpu_s = limits["cpu_s"] if cpu_s is None else min(cpu_s, limits["cpu_s"])
+        others = sum(harness.PROCESSES for harness in _PREPARATIONS)
+        for name, soft, hard in (
+            (resource.RLIMIT_AS, limits["memory"], limits["memory"]),
+            (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
+            (resource.RLIMIT_FSIZE, limits["file"], limits["file"]),
+            (resource.RLIMIT_CORE, 0, 0),
+            (resource.RLIMIT_STACK, _STACK, _STACK),
+            (resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"]),
+            # The zygote and its children count too: they have the same user id.
+            (resource.RLIMIT_NPROC, *(_OWN + others + limits["processes"] + THREADS,) * 2),
+        ):
+            resource.setrlimit(name, (soft, hard))
+
+    def filter(self, *, trusted: bool = False) -> None:
+        """Load the job's filter. A trusted process may still fork, and signal what it forked."""
+        if syscalls.SUPPORTED and self.limits["seccomp"]:
+            kernel.install_filter(seccomp.job_filter(os.getpid(), trusted or self.may_fork))
 
 
 def _give_stdin(text: str) -> None:

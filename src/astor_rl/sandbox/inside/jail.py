@@ -96,6 +96,7 @@ class Jail:
     def close_in(self) -> None:
         """Everything else, to be called when all modules are imported and descriptors are open."""
         _volunteer_for_oom()
+        _forget_signals()
         if self.has("mountns"):
             self.attempt("root", self._private_root)
         else:
@@ -226,6 +227,15 @@ def _enter_user_namespace() -> None:
 def _volunteer_for_oom() -> None:
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")
+
+
+def _forget_signals() -> None:
+    """Undo what is ignored or blocked since before the exec: a trainer under `nohup`, say."""
+    of_python = {signal.SIGPIPE, signal.SIGXFSZ}
+    for number in signal.valid_signals() - of_python:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
 def _bind(path: str, *, read_only: bool) -> None:

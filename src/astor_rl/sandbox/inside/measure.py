@@ -46,6 +46,7 @@ class Target:
             stream.write(self._source)
         numbers = self._tracer._analyze(self._file).numbers
         os.unlink(self._file)
+        os.removedirs(os.path.dirname(self._file))
         return [
             numbers.n_executed,
             numbers.n_statements,

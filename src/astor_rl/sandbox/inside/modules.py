@@ -39,6 +39,13 @@ def share_no_builtins() -> ModuleType:
     return copy
 
 
+def show(filename: str, text: str) -> None:
+    """Give tracebacks and `inspect` the text of a file that isn't there; none if it is empty."""
+    linecache.cache.pop(filename, None)
+    if text:
+        linecache.cache[filename] = (len(text), None, text.splitlines(keepends=True), filename)
+
+
 def compiled(source: Any, filename: str, text: str | None = None) -> CodeType:
     """Compile source or a tree, showing the text to tracebacks and `inspect`.
 
@@ -50,10 +57,7 @@ def compiled(source: Any, filename: str, text: str | None = None) -> CodeType:
     Raises:
         SyntaxError: also for what the parser has other errors for (null bytes, deep nesting).
     """
-    shown = source if text is None else text
-    linecache.cache.pop(filename, None)
-    if shown:
-        linecache.cache[filename] = (len(shown), None, shown.splitlines(keepends=True), filename)
+    show(filename, source if text is None else text)
     try:
         return compile(source, filename, "exec", dont_inherit=True)
     except SyntaxError:

@@ -12,6 +12,7 @@ than the table say ENOSYS, which C libraries take as "fall back".
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final
 
 from astor_rl.sandbox.inside import syscalls
@@ -25,6 +26,8 @@ _FIRST_UNKNOWN_CALL: Final = 463  # after the tables were written
 _CLONE_THREAD = 0x00010000
 _CLONE_ANY_NAMESPACE = 0x7E020000
 _HARMLESS_IOCTLS: Final = (0x5401, 0x541B, 0x5450, 0x5451)  # TCGETS FIONREAD FIONCLEX FIOCLEX
+_SIGNALS_BY_FCNTL: Final = (8, 10, 15)  # F_SETOWN F_SETSIG F_SETOWN_EX
+_PID: Final = 0x5AC37E91  # stands for the job's process id in a program that waits for it
 
 
 def _argument(index: int, high: bool = False) -> int:
@@ -48,6 +51,10 @@ def _when(number: int | None, *body: bytes) -> list[bytes]:
     if number is None:  # the architecture doesn't have it
         return []
     return [_op(_JUMP_EQUAL, number, 0, len(body)), *body]
+
+
+def _split(program: bytes) -> list[bytes]:
+    return [program[i : i + 8] for i in range(0, len(program), 8)]
 
 
 def _prologue() -> list[bytes]:
@@ -80,7 +87,7 @@ def server_filter() -> bytes:
     program += _when(calls["clone3"], _error(_ENOSYS))
     requests = [_op(_JUMP_EQUAL, r, 0, 1) + _ret(_ALLOW) for r in _HARMLESS_IOCTLS]
     body = b"".join((_op(_LOAD, _argument(1)), *requests, _error(_ENOTTY)))
-    program += _when(calls["ioctl"], *(body[i : i + 8] for i in range(0, len(body), 8)))
+    program += _when(calls["ioctl"], *_split(body))
     program += [_op(_JUMP_AT_LEAST, _FIRST_UNKNOWN_CALL, 0, 1), _error(_ENOSYS), _error(_EPERM)]
     return b"".join(program)
 
@@ -88,11 +95,19 @@ def server_filter() -> bytes:
 def job_filter(pid: int, may_fork: bool) -> bytes:
     """What a job loses: forking unless allowed, signals to other processes, limits, descriptors.
 
+    Signals by way of a descriptor's owner are refused with `may_fork`, too.
+
     Args:
         pid: the job's own process id as it sees it; with `may_fork` signals are left alone, since
             they reach only the job's own tree and the namespace's immune first process.
         may_fork: whether the job may have processes of its own.
     """
+    return struct.pack("I", pid).join(_around_pid(syscalls.MACHINE, may_fork))
+
+
+@lru_cache
+def _around_pid(machine: str, may_fork: bool) -> list[bytes]:
+    """The program without the process id: what is around its places, by `machine`'s tables."""
     calls, server = syscalls.FILTERED, syscalls.SERVER_ONLY
     program = _prologue()
     if not may_fork:
@@ -109,7 +124,7 @@ def job_filter(pid: int, may_fork: bool) -> bytes:
             program += _when(
                 calls[name],
                 _op(_LOAD, _argument(0)),
-                _op(_JUMP_EQUAL, pid, 0, 1),
+                _op(_JUMP_EQUAL, _PID, 0, 1),
                 _ret(_ALLOW),
                 _error(_EPERM),
             )
@@ -124,7 +139,11 @@ def job_filter(pid: int, may_fork: bool) -> bytes:
         _ret(_ALLOW),
         _error(_EPERM),
     )
+    # A pipe's owner is sent the signal of one's choice when something is written to it.
+    owners = [_op(_JUMP_EQUAL, request, 0, 1) + _error(_EPERM) for request in _SIGNALS_BY_FCNTL]
+    body = b"".join((_op(_LOAD, _argument(1)), *owners, _ret(_ALLOW)))
+    program += _when(syscalls.EVERYWHERE["fcntl"], *_split(body))
     for number in server.values():
         program += _when(number, _error(_EPERM))
     program.append(_ret(_ALLOW))
-    return b"".join(program)
+    return b"".join(program).split(struct.pack("I", _PID))

@@ -24,10 +24,10 @@ def run(job: Mapping[str, Any], output_limit: int) -> Iterator[list[Any]]:
     """
     files: dict[str, str] = {**job["files"], **job["tests"]}
     for path, text in files.items():
-        _write(path, text)
+        write(path, text)
     # The solution's own names win over nothing of ours: sys.path stays the library's.
     sys.meta_path.insert(0, modules.SourceFinder(files))
-    return map(partial(_message, guard.snapshot()), _steps(job["tests"]))
+    return map(partial(_message, guard.snapshot()), steps(job["tests"]))
 
 
 def _message(changed: Callable[[], str], step: Note | int) -> list[Any]:
@@ -40,7 +40,7 @@ def _message(changed: Callable[[], str], step: Note | int) -> list[Any]:
     return [step.status, step.name, failure]
 
 
-def _steps(tests: Mapping[str, str]) -> Iterator[Note | int]:
+def steps(tests: Mapping[str, str]) -> Iterator[Note | int]:
     """A note for each test, then the number of assertions."""
     total = 0
     for path, source in tests.items():
@@ -55,8 +55,8 @@ def _steps(tests: Mapping[str, str]) -> Iterator[Note | int]:
     yield total
 
 
-def _write(path: str, text: str) -> None:
-    """Tests may open their files; imports don't need them."""
+def write(path: str, text: str) -> None:
+    """Put a file into the scratch directory: it may be opened; imports don't need it."""
     folder = os.path.dirname(path)
     if folder:
         os.makedirs(folder, exist_ok=True)

@@ -134,13 +134,13 @@ def run_tests(name: str, code: CodeType, file: str, asserts: bool) -> Iterator[N
     _counter.count = 0
     loaded: list[ModuleType] = []
     try:
-        error = _failure(lambda: loaded.append(modules.execute(name, code, file, builtins_module)))
+        error = failure(lambda: loaded.append(modules.execute(name, code, file, builtins_module)))
         if asserts or error is not None:
             fine = error is None or (asserts and isinstance(error, AssertionError))
             yield _note(TOP_LEVEL, error, file, "ok" if fine else "error")
         for module in loaded:
             for test in collect(module):
-                yield _note(test.name, _failure(test.run), file)
+                yield _note(test.name, failure(test.run), file)
     except Deadline as late:
         yield Note("timeout", "", f"over {late} s")
 
@@ -154,7 +154,12 @@ def _note(name: str, error: BaseException | None, file: str, status: str = "ok")
     return Note(status, name, "" if error is None else f"{name}: {explain(error, file)}")
 
 
-def _failure(run: Callable[[], None]) -> BaseException | None:
+def failure(run: Callable[[], None]) -> BaseException | None:
+    """What is raised, but for the deadline.
+
+    Raises:
+        Deadline: the time is over.
+    """
     try:
         run()
     except Deadline:
@@ -167,11 +172,11 @@ def _failure(run: Callable[[], None]) -> BaseException | None:
 def _tested(setting: _Setting, target: Target) -> _Tested:
     finder = modules.SourceFinder(setting.support)
     file = f"{TESTS_MODULE}.py"
-    with _as_it_was(), _importable(finder, (setting.module, TESTS_MODULE)):
+    with as_it_was(), importable(finder, (setting.module, TESTS_MODULE)):
         random.seed(setting.seed)
         try:
-            with _deadline(setting.per_target_s), _measurement.stopped():
-                error = _failure(target.load)
+            with deadline(setting.per_target_s), _measurement.stopped():
+                error = failure(target.load)
                 del target
                 if error is not None:
                     text = f"the target did not load: {modules.one_line(error)}"
@@ -183,7 +188,8 @@ def _tested(setting: _Setting, target: Target) -> _Tested:
 
 
 @contextmanager
-def _deadline(seconds: float) -> Iterator[None]:
+def deadline(seconds: float) -> Iterator[None]:
+    """Raise `Deadline` after so many seconds of CPU time; leave if it is swallowed thrice."""
     firings = 0
 
     def expired(number: int, frame: FrameType | None) -> None:
@@ -205,7 +211,8 @@ def _deadline(seconds: float) -> Iterator[None]:
 
 
 @contextmanager
-def _importable(finder: modules.SourceFinder, others: tuple[str, ...]) -> Iterator[None]:
+def importable(finder: modules.SourceFinder, others: tuple[str, ...]) -> Iterator[None]:
+    """Import from a finder, and forget its modules and the others afterwards."""
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -215,7 +222,7 @@ def _importable(finder: modules.SourceFinder, others: tuple[str, ...]) -> Iterat
 
 
 @contextmanager
-def _as_it_was() -> Iterator[None]:
+def as_it_was() -> Iterator[None]:
     """Undo what one target's run commonly leaves behind for the next."""
     environment, argv, path = dict(os.environ), list(sys.argv), list(sys.path)
     streams, limit = (sys.stdin, sys.stdout, sys.stderr), sys.getrecursionlimit()

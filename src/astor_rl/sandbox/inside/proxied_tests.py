@@ -1,0 +1,223 @@
+"""Harness of `TestsJob` with the untrusted tests in a process of their own.
+
+The trusted side holds the versions. The tests run on the reference version first, in a fresh
+process; their calls are recorded, and played to all others at once. Where the answers are the same,
+the tests would see the same and end the same. They are run again, each time in a fresh process,
+only on versions that answer otherwise, so that a version counts as told apart by what it did and by
+what the tests made of it. The tests can't learn which version they are run on but by what it does.
+"""
+
+from __future__ import annotations
+
+import marshal
+import random
+import select
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from mmap import mmap
+from typing import Any, Final
+
+from astor_rl.sandbox import codec
+from astor_rl.sandbox.inside import modules
+from astor_rl.sandbox.inside.child import Walls
+from astor_rl.sandbox.inside.counting import asserts_at_top_level, instrumented
+from astor_rl.sandbox.inside.protocol import END
+from astor_rl.sandbox.inside.proxied_targets import (
+    DIFFERS,
+    ENDED,
+    MEASURE,
+    SAME,
+    TEST,
+    TOLD,
+    Targets,
+)
+from astor_rl.sandbox.inside.proxy.access import Access
+from astor_rl.sandbox.inside.proxy.channel import Channel
+from astor_rl.sandbox.inside.proxy.desk import Desk
+from astor_rl.sandbox.inside.proxy.importing import StandInFinder, importable
+from astor_rl.sandbox.inside.proxy.peer import LIMIT, Peer
+from astor_rl.sandbox.inside.proxy.process import FRAME, Ended, Helper, Worker
+from astor_rl.sandbox.inside.proxy.tape import Tape
+from astor_rl.sandbox.inside.tests import (
+    TESTS_MODULE,
+    Deadline,
+    Note,
+    assertions,
+    deadline,
+    run_tests,
+)
+
+_MARGIN_S: Final = 2
+"""CPU seconds that a process may use beyond the deadline that it keeps itself."""
+_Row = list[Any]
+
+
+def tests(channel: Channel, data: bytes) -> None:
+    """What a process of the untrusted tests does: run them once.
+
+    Raises:
+        Lost: the trusted side is gone.
+    """
+    code, source, names, seconds, asserts, seed = codec.decode(data)
+    file = f"{TESTS_MODULE}.py"
+    modules.show(file, source)
+    random.seed(seed)
+    peer = Peer(channel, Desk(Access()), fatal=(Deadline,))
+    sys.meta_path.insert(0, StandInFinder(peer, frozenset(names)))
+    try:
+        with deadline(seconds):
+            notes = list(run_tests(TESTS_MODULE, marshal.loads(code), file, asserts))
+    except Deadline as late:  # between two tests
+        notes = [Note("timeout", "", f"over {late} s")]
+    said = [[list(note) for note in notes], assertions()]
+    peer.finish(codec.encode(said, LIMIT))
+
+
+def run(job: Mapping[str, Any], helper: Helper, walls: Walls) -> Iterator[list[Any]]:
+    """A row for each target that was run or replayed, then the end.
+
+    A row is `[index, status, passed, failed, assertions, coverage or None, message, differs]`.
+    """
+    try:
+        tree = instrumented(job["tests"])
+        code = modules.compiled(tree, f"{TESTS_MODULE}.py", job["tests"])
+    except SyntaxError as error:
+        return iter([[END, "error", modules.one_line(error)]])
+    return _Session(job, marshal.dumps(code), helper, walls).messages()
+
+
+class _Host:
+    """The process that serves one version after the other, and the tests on the other side."""
+
+    def __init__(self, targets: Targets, helper: Helper, walls: Walls) -> None:
+        self._helper = helper
+        serve = partial(targets.serve, helper.reads, helper.writes)
+        self._worker = Worker(serve, walls, (helper.reads, helper.writes))
+
+    def test(self, index: int, *, measured: bool, recorded: bool) -> tuple[list[Any] | None, Ended]:
+        """What became of the version that is served (None if it ended the process), and of the
+        tests' process, which is gone afterwards.
+        """
+        self._worker.tell([TEST, index, measured, recorded])
+        poll = select.poll()
+        for descriptor in (self._worker.results, self._helper.reports):
+            poll.register(descriptor, select.POLLIN)
+        ended: Ended | None = None
+        while self._worker.results not in dict(poll.poll()):
+            ended = self._helper.reap()
+            poll.unregister(self._helper.reports)
+            self._worker.tell([ENDED])
+        result = self._worker.result()
+        if ended is None:
+            self._helper.kill()
+            ended = self._helper.reap()
+        return result, ended
+
+    def measured(self) -> list[Any] | None:
+        """Counts and exchange of the version that was served last."""
+        self._worker.tell([MEASURE])
+        return self._worker.result()
+
+    def end(self) -> Ended:
+        """How its process ended."""
+        return self._worker.end()
+
+
+class _Session:
+    """One job."""
+
+    def __init__(self, job: Mapping[str, Any], code: bytes, helper: Helper, walls: Walls) -> None:
+        self._job = job
+        self._helper = helper
+        self._walls = walls
+        self._targets = Targets(job)
+        self._host: _Host | None = None
+        names = sorted(importable([f"{job['module']}.py", *job["support"]]))
+        asserts = asserts_at_top_level(job["tests"])
+        setup = [code, job["tests"], names, job["per_target_s"], asserts, job["seed"]]
+        self._setup = codec.encode(setup, FRAME)
+        self._cpu_s = int(job["per_target_s"]) + _MARGIN_S
+
+    def messages(self) -> Iterator[list[Any]]:
+        """See `run`."""
+        reference, order = self._job["reference"], list(self._job["order"])
+        if reference is None:
+            yield from (self._tested(index)[0] for index in order)
+        else:
+            yield from self._compared(reference, [n for n in order if n != reference])
+        self._helper.end()
+        yield [END, "ok", ""]
+
+    def _compared(self, reference: int, others: Sequence[int]) -> Iterator[_Row]:
+        """The reference, and if the tests pass on it, the others."""
+        row, tape = self._tested(reference, recorded=True)
+        yield row
+        if row[1] != "ok" or row[3] or not row[2]:
+            return
+        sources = self._job["targets"]
+        # Equal code is run again: whoever does not pass twice passes by chance.
+        mutants = [index for index in others if sources[index] != sources[reference]]
+        found = dict(zip(mutants, self._replayed(tape, mutants), strict=True)) if tape else {}
+        for index in others:
+            letter, ended = found.get(index, (DIFFERS, Ended("ok", "")))
+            if letter == SAME:
+                yield [index, "ok", row[2], [], row[4], None, "", False]
+            elif letter == DIFFERS:
+                again, _ = self._tested(index)
+                yield [*again[:-1], index in found]
+            else:
+                yield [index, ended.status, [], [], 0, None, ended.message, True]
+
+    def _tested(self, index: int, *, recorded: bool = False) -> tuple[_Row, Tape]:
+        """Run the tests on one version: its row, and the exchange if it is asked for."""
+        host = self._host = self._host or _Host(self._targets, self._helper, self._walls)
+        measured = index in self._job["coverage_of"]
+        self._helper.fork(self._cpu_s, self._setup)
+        answer, ended = host.test(index, measured=measured, recorded=recorded)
+        if answer is None:
+            self._host = None
+            status, message = host.end()
+            return [index, status, [], [], 0, None, message, False], []
+        said, status, message = answer
+        row = _row(index, said, status, message, ended)
+        extra = host.measured() if measured or recorded else None
+        if extra is None:
+            return row, []
+        row[5] = extra[0] if row[1] == "ok" else None
+        return row, [(comes_in, frame) for comes_in, frame in extra[1]]
+
+    def _replayed(self, tape: Tape, indices: Sequence[int]) -> Iterator[tuple[int, Ended]]:
+        """(what became of it, how if it ended) for each version, by as few processes as can be."""
+        left = list(indices)
+        while left:
+            board = mmap(-1, len(left))
+            work = partial(self._targets.replay, tape, tuple(left), board)
+            worker = Worker(work, self._walls)
+            told = list(iter(worker.result, None))
+            ended = worker.end()
+            found = bytes(board).rstrip(b"\0")
+            for letter in found:
+                yield letter, Ended(*told.pop(0)) if letter == TOLD else ended
+            del left[: len(found)]
+            if left:  # the next one crashed it
+                del left[0]
+                yield TOLD, ended
+
+
+def _row(index: int, said: bytes, status: str, message: str, ended: Ended) -> _Row:
+    """What the tests say of themselves; of tests that did not end, how their process did."""
+    if status == "lost":
+        status, message = ("malformed", message) if message else ended
+    if status != "ok":
+        return [index, status, [], [], 0, None, message, False]
+    try:
+        notes, count = codec.decode(said)
+        notes = [Note(*note) for note in notes]
+        passed = [note.name for note in notes if not note.failure]
+        failed = [note.name for note in notes if note.failure and note.name]
+        message = next((note.failure for note in notes if note.failure), "")
+        status = next((note.status for note in notes if note.status != "ok"), "ok")
+    except (codec.CodecError, TypeError, ValueError):
+        return [index, "malformed", [], [], 0, None, "not a result", False]
+    return [index, status, passed, failed, count, None, message, False]

@@ -1,0 +1,89 @@
+"""What the server of jobs does between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from astor_rl.sandbox.api import CallJob, Limits, Outcome
+from astor_rl.sandbox.inside.protocol import UNWATCHED_S
+from astor_rl.sandbox.pool import ProcessPool
+
+Call = Callable[..., Outcome]
+
+
+def _value(outcome: Outcome) -> object:
+    assert outcome.status == "ok", outcome
+    return outcome.calls[0].value
+
+
+_LOOK = CallJob("", ("id(object())", "id([])"))
+_BETWEEN = {
+    "other limits": CallJob("", ("1",), limits=Limits(memory_mb=300, wall_s=30)),
+    "runs longer": CallJob(f"import time; time.sleep({2 * UNWATCHED_S})", ("1",)),
+    "killed": CallJob("while True: pass", ("1",), limits=Limits(wall_s=2 * UNWATCHED_S)),
+    "killed soon": CallJob("while True: pass", ("1",), limits=Limits(wall_s=UNWATCHED_S / 2)),
+    "fails": CallJob("import os; os._exit(3)", ("1",)),
+    "prints": CallJob("print('x' * 10**6)", ("1",)),
+    "leaves files": CallJob("import os; os.makedirs('a/b'); open('a/b/c', 'w').write('x')", ("1",)),
+}
+
+
+def test_a_job_leaves_no_trace_in_the_addresses_of_the_next() -> None:
+    jobs = [job for between in _BETWEEN.values() for job in (_LOOK, between, _LOOK)]
+    with ProcessPool(1) as pool:
+        outcomes = list(pool.map(jobs))
+    assert {outcome.status for outcome in outcomes[::3]} == {"ok"}
+    for number, name in enumerate(_BETWEEN):
+        assert outcomes[3 * number + 2].calls == outcomes[0].calls, name
+
+
+@pytest.mark.parametrize("left", ["import os; os.chmod('.', 0)", "import os; os.chmod('.', 0o500)"])
+def test_an_empty_scratch_directory_is_usable_again(left: str) -> None:
+    write = "open('f', 'w').write('x')"
+    with ProcessPool(1) as pool:
+        outcomes = list(pool.map([CallJob(left, ("1",)), CallJob("", (write, "open('f').read()"))]))
+    assert outcomes[0].status == "ok"
+    assert [result.value for result in outcomes[1].calls] == [1, "x"]
+
+
+def test_a_job_starts_with_python_as_it_is_after_a_fork(call: Call) -> None:
+    code = """
+import os, random, threading
+def f():
+    found = []
+    threads = [threading.Thread(target=found.append, args=(n,)) for n in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    main = threading.current_thread() is threading.main_thread()
+    return sorted(found), main, threading.active_count(), random.random(), os.getpid() > 1
+"""
+    found = _value(call(code, "f()"))
+    assert found == _value(call(code, "f()"))
+    assert isinstance(found, tuple)
+    assert found[:3] == ([0, 1, 2], True, 1)
+    assert found[4] is True
+
+
+def test_a_job_may_fork_after_it_was_forked(call: Call) -> None:
+    code = """
+import os, threading
+def f():
+    read, write = os.pipe()
+    if os.fork() == 0:
+        os.write(write, str(threading.current_thread() is threading.main_thread()).encode())
+        os._exit(0)
+    os.wait()
+    return os.read(read, 9)
+"""
+    assert _value(call(code, "f()", processes=1)) == b"True"
+
+
+@pytest.mark.parametrize("size", [0, 1 << 10, 1 << 16, (1 << 16) + 1, 200_000])
+def test_results_and_jobs_of_any_size_arrive_whole(call: Call, size: int) -> None:
+    outcome = call(f"text = {'x' * size!r}\nprint(text)", "len(text)", "text")
+    assert [result.value for result in outcome.calls] == [size, "x" * size]
+    assert outcome.stdout == "x" * size + "\n"
