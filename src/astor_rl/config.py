@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from astor_rl.calibrate.kl import CalibrateOptions
 from astor_rl.coordinator import CoordinatorOptions
-from astor_rl.errors import ConfigError
+from astor_rl.errors import ConfigError, SandboxError
+from astor_rl.sandbox.remote.address import check_exposure, check_url
 from astor_rl.schedule.prompts import PromptOptions
 from astor_rl.schedule.quota import ScheduleOptions
 from astor_rl.tasks.registry import KINDS
@@ -65,9 +66,12 @@ class WarmupConfig(_Section):
 class RolloutConfig(_Section):
     """Who samples completions."""
 
-    backend: Literal["transformers"] = "transformers"
+    backend: Literal["auto", "transformers", "vllm"] = "auto"
+    """`auto`: vLLM where it is installed and runs the model, else transformers."""
     max_rows: PositiveCount = 128
     """Sequences decoded at once; more waiting groups refill the batch."""
+    kv_cache_gib: Positive = 4.0
+    """vLLM: memory for keys and values at most; sequences that don't fit wait."""
 
 
 class SandboxConfig(_Section):
@@ -77,6 +81,19 @@ class SandboxConfig(_Section):
     """Processes; 0 takes one per CPU core."""
     allow_missing: list[str] = []
     """Protections this run may do without, by name (`astor doctor` lists them)."""
+    url: Text | Texts | None = None
+    """Servers (`astor sandbox serve`) that run the code instead of this machine."""
+    token_file: Text | None = None
+    """File with the secret they ask for; else the environment's `ASTOR_SANDBOX_TOKEN`."""
+    ca_file: Text | None = None
+    """PEM file of the authorities that signed their certificates; else the system's."""
+    insecure: bool = False
+    """Allow `http://` to other machines."""
+
+    @property
+    def urls(self) -> list[str]:
+        """`url` as a list."""
+        return as_list(self.url)
 
 
 class EvalConfig(_Section):
@@ -163,6 +180,7 @@ class RunConfig(_Section):
     num_iterations: PositiveCount = 1
     micro_batch_tokens: PositiveCount = 4096
     gradient_checkpointing: bool = False
+    fused_kernels: Literal["auto", "off"] = "auto"
     num_processes: Count = 0
     """Training processes on this machine; 0 takes one per GPU, one on a CPU."""
     torch_threads: Count = 0
@@ -211,6 +229,7 @@ class RunConfig(_Section):
                 "warmup.lora is true and lora.enabled is false; the adapter is set in [lora]: "
                 "switch both on, or warmup.lora off"
             )
+        _check_servers(self.sandbox)
         if self.data.validation_share + self.data.test_share >= 1:
             raise ValueError(
                 "data: validation_share + test_share is "
@@ -232,6 +251,19 @@ class RunConfig(_Section):
     def resolved(self) -> dict[str, Any]:
         """Every key with its value, JSON-ready: what a run folder keeps."""
         return self.model_dump(mode="json")
+
+
+def _check_servers(sandbox: SandboxConfig) -> None:
+    if sandbox.urls and sandbox.workers:
+        raise ValueError(
+            f"sandbox.workers is {sandbox.workers} and sandbox.url is set; servers have their own "
+            "--workers: leave it 0"
+        )
+    try:
+        for url in sandbox.urls:
+            check_exposure(check_url(url), insecure=sandbox.insecure)
+    except SandboxError as error:
+        raise ValueError(str(error)) from None
 
 
 def as_list(value: str | list[str] | None) -> list[str]:

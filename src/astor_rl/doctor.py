@@ -17,11 +17,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from astor_rl.errors import AstorError
 from astor_rl.report import text
 from astor_rl.report.atomic import free_bytes, size
+
+if TYPE_CHECKING:
+    from astor_rl.sandbox.opening import SandboxSettings
 
 Status = Literal["ok", "limited", "missing"]
 """`missing`: the quickstart can't run without it; `limited`: it can, with less."""
@@ -41,7 +44,7 @@ class Check:
     """One finding.
 
     Attributes:
-        group: `machine`, `sandbox`, `packages`, `model`.
+        group: `machine`, `sandbox`, `servers`, `packages`, `model`.
         name: what was looked at.
         status: see `Status`.
         detail: what was found.
@@ -150,6 +153,29 @@ def sandbox() -> Iterator[Check]:
                 f"{facility.why}; not guaranteed: {facility.guarantees}",
                 f"provide it, or do without: --set 'sandbox.allow_missing=[\"{facility.name}\"]'",
             )
+
+
+def sandbox_servers(settings: SandboxSettings) -> Iterator[Check]:
+    """Each server of a run's `sandbox.url`, if any: can it be used, and how busy is it?"""
+    if not settings.urls:
+        return
+    from astor_rl.sandbox.opening import survey_servers
+
+    try:
+        found = survey_servers(settings)
+    except AstorError as error:
+        yield Check("servers", "sandbox.url", "missing", str(error), "see docs/sandbox.md")
+        return
+    for url, said in found.items():
+        if isinstance(said, str):
+            remedy = "start it there: astor sandbox serve; or take it out of sandbox.url"
+            yield Check("servers", url, "missing", said, remedy)
+            continue
+        detail = (
+            f"{said.workers} workers, protections {said.tier}, {said.running} jobs running, "
+            f"{said.queued} waiting; astor-rl {said.astor} on Python {said.python}"
+        )
+        yield Check("servers", url, "ok", detail)
 
 
 def extras() -> dict[str, tuple[str, ...]]:

@@ -6,12 +6,15 @@ import functools
 import io
 import shlex
 import sys
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from astor_rl import __version__
+from astor_rl.cli import sandbox as sandbox_commands
 from astor_rl.cli.errors import FAILED, USAGE, fail, one_line_errors, sigterm_interrupts
 
 _EPILOG = """
@@ -31,6 +34,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+app.add_typer(sandbox_commands.app, name="sandbox")
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The run file (TOML), or a run's config.json.")
@@ -216,34 +221,63 @@ def mine(
         list[str] | None,
         typer.Option(metavar="NAME", help="A sandbox protection to do without. Repeatable."),
     ] = None,
+    sandbox_url: Annotated[
+        list[str] | None,
+        typer.Option(metavar="URL", help="A server to run the code on. Repeatable."),
+    ] = None,
+    token_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The servers' secret.")
+    ] = None,
+    ca_file: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Who signed their certificates (PEM).")
+    ] = None,
     plain: Plain = False,
     debug: Debug = False,
 ) -> None:
     """Make the four tasks' data from the functions, doctests and history of your code."""
     with one_line_errors(debug=debug):
         from astor_rl.cli.mining import findings, mine_to
+        from astor_rl.config import SandboxConfig
         from astor_rl.report.console import make_console
+
+        sandbox = SandboxConfig(
+            allow_missing=allow_missing or [],
+            url=sandbox_url or None,
+            token_file=token_file,
+            ca_file=ca_file,
+        )
 
         with make_console(live=False if plain else None, quiet=not debug) as console:
             console.stage("Mining", source)
-            mined = mine_to(
-                source, out, seed=seed, allow_missing=allow_missing or [], console=console
-            )
+            mined = mine_to(source, out, seed=seed, sandbox=sandbox, console=console)
         for line in findings(mined, out):
             typer.echo(line)
 
 
 @app.command()
-def doctor(as_json: AsJson = False, debug: Debug = False) -> None:
+def doctor(
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", help="A run file, whose sandbox servers are asked, too."),
+    ] = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
     """Say what this machine can do, and what to do where it can't."""
     with one_line_errors(debug=debug):
         from astor_rl import doctor as room
         from astor_rl.report.atomic import dumps
         from astor_rl.report.quiet import quiet_third_parties
 
+        servers: Iterator[room.Check] = iter(())
+        if config is not None:
+            from astor_rl.config import load_config
+
+            servers = room.sandbox_servers(load_config(config, overrides).sandbox)
         checks = []
         with quiet_third_parties(_note):
-            for check in room.diagnose():
+            for check in chain(room.diagnose(), servers):
                 checks.append(check)
                 if not as_json:
                     room.show(check, sys.stdout)

@@ -11,17 +11,17 @@ import torch
 
 from astor_rl.config import RunConfig, load_config
 from astor_rl.engines.local.evaluation import EVALUATION_SEED, held_out
-from astor_rl.engines.local.model import load_model, render_prompt, stop_token_ids
+from astor_rl.engines.local.model import load_model, render_prompt
 from astor_rl.engines.local.rewards import RewardWorker
 from astor_rl.engines.local.run import FINAL
+from astor_rl.engines.local.sampling import make_sampler
 from astor_rl.engines.preparation import prepare_tasks
 from astor_rl.errors import ConfigError, DataError, ModelError
 from astor_rl.evaluate.heldout import TaskResult, evaluate, summarise
 from astor_rl.report import text
 from astor_rl.report.console import Console
 from astor_rl.report.run_folder import holds_run, read_base_dir
-from astor_rl.rollout.transformers import TransformersSampler
-from astor_rl.sandbox.pool import ProcessPool
+from astor_rl.sandbox.opening import open_pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,7 @@ def evaluate_target(target: Target, *, split: str, console: Console) -> dict[str
     render = functools.partial(
         render_prompt, loaded.tokenizer, chat_template_kwargs=config.chat_template_kwargs
     )
-    allowed = config.sandbox.allow_missing
-    with ProcessPool(config.sandbox.workers or None, allow_missing=allowed) as sandbox:
+    with open_pool(config.sandbox) as sandbox:
         console.stage("Preparing examples")
         tasks = prepare_tasks(
             config,
@@ -102,14 +101,8 @@ def evaluate_target(target: Target, *, split: str, console: Console) -> dict[str
             raise DataError(
                 f"no task has {split} examples; raise data.{split}_share or name a source"
             )
-        sampler = TransformersSampler(
-            loaded.model,
-            decode=functools.partial(loaded.tokenizer.decode, skip_special_tokens=True),
-            stop_token_ids=stop_token_ids(loaded.tokenizer, loaded.model),
-            dtype=torch.bfloat16 if config.dtype == "bfloat16" else torch.float32,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            max_rows=config.rollout.max_rows,
-        )
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        sampler = make_sampler(config, loaded, tasks, device=device, note=console.note)
         console.stage("Evaluating", f"{len(items)} {split} examples")
         with RewardWorker({task.name: task.task for task in tasks}) as rewards:
             judged = evaluate(

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from astor_rl.config import SandboxConfig
 from astor_rl.data.mining import Mined, MiningOptions, mine_package
 from astor_rl.errors import ConfigError
 from astor_rl.report.atomic import write_text
 from astor_rl.report.console import Console
-from astor_rl.sandbox.pool import ProcessPool
+from astor_rl.sandbox.opening import open_pool
 
 RUN_FILE = "run.toml"
 """The run file that trains on what was mined."""
@@ -41,22 +42,20 @@ examples = 32
 """
 
 
-def mine_to(
-    spec: str, out: Path, *, seed: int, allow_missing: list[str], console: Console
-) -> Mined:
+def mine_to(spec: str, out: Path, *, seed: int, sandbox: SandboxConfig, console: Console) -> Mined:
     """Mine into a new folder: `<task>.jsonl` for each task and `run.toml`.
 
     Raises:
         ConfigError: `out` holds mined data already.
         DataError: a source can't be found or gives nothing.
-        SandboxError: a protection is missing and not allowed to be.
+        SandboxError: a protection is missing and not allowed to be, or no server answers.
     """
     if (out / RUN_FILE).exists():
         raise ConfigError(f"{str(out)!r} holds mined data already; name another folder with --out")
-    with ProcessPool(None, allow_missing=allow_missing) as sandbox:
+    with open_pool(sandbox) as pool:
         mined = mine_package(
             spec,
-            sandbox=sandbox,
+            sandbox=pool,
             out=out,
             options=MiningOptions(seed=seed),
             progress=console.progress,

@@ -11,7 +11,7 @@ from pathlib import Path
 from astor_rl.config import RunConfig
 from astor_rl.engines.preparation import PreparedTask, prepare_tasks
 from astor_rl.report.console import Console
-from astor_rl.sandbox.pool import ProcessPool
+from astor_rl.sandbox.opening import open_pool
 from astor_rl.tasks.base import ValidationReport
 
 _SHOWN = 3
@@ -46,8 +46,7 @@ def validate_tasks(
     Raises:
         AstorError: the data or the sandbox is wrong.
     """
-    workers = config.sandbox.workers or None
-    with ProcessPool(workers, allow_missing=config.sandbox.allow_missing) as sandbox:
+    with open_pool(config.sandbox) as sandbox:
         tasks = prepare_tasks(
             config,
             sandbox=sandbox,

@@ -1,5 +1,7 @@
 """Notices a job that only sleeps, so that it does not hold a worker until its wall-clock deadline.
 
+A job may be several processes, of which some wait for the others: it sleeps when all of them do.
+
 Slowness is no criterion: on a loaded machine a job waits for a processor, and the kernel counts
 that as time on a run queue (`/proc/<pid>/task/<tid>/schedstat`: nanoseconds run, nanoseconds
 waited). A job is asleep when every thread is in state `S` at each look and run and wait together
@@ -19,11 +21,13 @@ LOOK_S: Final = 0.5
 ASLEEP_S: Final = 2.0
 """Seconds of sleep after which a job is given up."""
 _BUSY: Final = 0.05
+_ASLEEP: Final = ("S", "Z")
+"""States of threads that do nothing: asleep, and ended but not yet waited for."""
 _GAP_S: Final = 3 * LOOK_S
 
 
 class IdleWatch:
-    """Looks at one process, given by a descriptor of it (pidfd), which it closes."""
+    """Looks at one process and all below it, given by a descriptor (pidfd), which it closes."""
 
     def __init__(self, pidfd: int) -> None:
         self._threads: Path | None = None
@@ -57,12 +61,17 @@ class IdleWatch:
         if self._threads is None:
             return None
         busy = 0
+        waiting = [self._threads]
         try:
-            for thread in self._threads.iterdir():
-                if (thread / "stat").read_text().rpartition(")")[2].split()[0] != "S":
-                    return None
-                ran, waited, *_ = (thread / "schedstat").read_text().split()
-                busy += int(ran) + int(waited)
+            for threads in waiting:  # grows while it is walked
+                for thread in threads.iterdir():
+                    state = (thread / "stat").read_text().rpartition(")")[2].split()[0]
+                    if state not in _ASLEEP:
+                        return None
+                    ran, waited, *_ = (thread / "schedstat").read_text().split()
+                    busy += int(ran) + int(waited)
+                    children = (thread / "children").read_text().split()
+                    waiting += (Path(f"/proc/{pid}/task") for pid in children)
         except (OSError, ValueError):  # gone, or a kernel that doesn't count
             return None
         return busy

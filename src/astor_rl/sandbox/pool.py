@@ -12,21 +12,26 @@ import os
 import queue
 import threading
 import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from itertools import islice
 from typing import Any, Final, Self
 
-from astor_rl.errors import AstorError, SandboxError
+from astor_rl.errors import SandboxError
 from astor_rl.sandbox import probe, protections, runs, worker
 from astor_rl.sandbox.api import Job, Limits, Outcome
+from astor_rl.sandbox.ordered import in_order
 from astor_rl.sandbox.worker import Profile, Run, Zygote, ZygoteDied
 
 RECYCLE_AFTER: Final = 2000
 """Jobs after which a zygote is replaced by a fresh one."""
-_READ_AHEAD: Final = 4
+READ_AHEAD: Final = 4
+"""Jobs a worker that `map` starts before their results are taken."""
 _ATTEMPTS: Final = 2
+_CLOSED: Final = "the sandbox pool was closed"
+_STARTS: Final = 5
+"""Failed starts in a row after which a zygote is given up."""
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 5.0
 
 
 class ProcessPool:
@@ -34,6 +39,10 @@ class ProcessPool:
 
     Workers start with their first job, all in parallel, from a small exec'd interpreter: a trainer
     of many GiB is never forked. See `inside.jail` for the walls.
+
+    The queue has no bound of its own: `submit` ends with its job, so whoever waits for it is held
+    back, and a queue that made callers wait elsewhere would hold no fewer jobs. `map` reads ahead
+    by `READ_AHEAD` jobs a worker.
 
     Args:
         workers: jobs at a time; the number of usable CPUs by default.
@@ -73,19 +82,7 @@ class ProcessPool:
 
     def map(self, jobs: Iterable[Job]) -> Iterator[Outcome]:
         """Run many, results in the order of the jobs, with bounded read-ahead."""
-        waiting: deque[Future[Outcome]] = deque()
-        source = iter(jobs)
-        try:
-            for job in islice(source, _READ_AHEAD * self.workers):
-                waiting.append(self._crew.enqueue(job))
-            while waiting:
-                outcome = waiting.popleft().result()
-                for job in islice(source, 1):
-                    waiting.append(self._crew.enqueue(job))
-                yield outcome
-        finally:
-            for future in waiting:
-                future.cancel()
+        return in_order(jobs, self._crew.enqueue, READ_AHEAD * self.workers)
 
     def close(self) -> None:
         """Kill everything and wait until it is gone. Idempotent."""
@@ -146,7 +143,7 @@ class _Crew:
             except queue.Empty:
                 return
             if item is not None and item[1].set_running_or_notify_cancel():
-                item[1].set_exception(SandboxError("the sandbox pool was closed"))
+                item[1].set_exception(SandboxError(_CLOSED))
 
 
 class _Member:
@@ -163,13 +160,15 @@ class _Member:
         self._allowed = allowed
         self._preload = preload
         self._zygotes: dict[Profile, Zygote] = {}
-        self._stopping = False
+        self._stopped = threading.Event()
+        self._failed_starts = 0  # since the last that succeeded
+        self._deaths = 0  # since the last job that was done
         self.thread = threading.Thread(target=self._work, name=f"sandbox-{slot}", daemon=True)
         self.thread.start()
 
     def stop(self) -> None:
         """End the running job, if any, at once."""
-        self._stopping = True
+        self._stopped.set()
         for zygote in list(self._zygotes.values()):
             zygote.abort()
 
@@ -195,23 +194,21 @@ class _Member:
 
         Raises:
             runs.InfraError: the zygote failed each time.
+            SandboxError: none can be started, or the pool was closed.
         """
         failure = ""
         for _ in range(_ATTEMPTS):
-            if self._stopping:
-                raise SandboxError("the sandbox pool was closed")
+            zygote = self._zygote(profile)
+            self._go_on()  # `stop` can't have seen a zygote that was starting
             try:
-                zygote = self._zygote(profile)
-                return zygote.run(job, limits), zygote.tier
-            except ZygoteDied as error:
-                self._zygotes.pop(profile, None)
+                run = zygote.run(job, limits)
+            except (ZygoteDied, OSError) as error:  # of the latter: no descriptors, no memory
+                self._deaths += 1
                 failure = str(error)
-            except AstorError:
-                raise
-            except OSError as error:  # no descriptors or no memory left: may pass
-                failure = str(error)
-        if self._stopping:
-            raise SandboxError("the sandbox pool was closed")
+            else:
+                self._deaths = 0
+                return run, zygote.tier
+        self._go_on()
         raise runs.InfraError(failure)
 
     def _zygote(self, profile: Profile) -> Zygote:
@@ -221,5 +218,36 @@ class _Member:
             zygote.close()
             zygote = None
         if zygote is None:
-            zygote = self._zygotes[profile] = Zygote(profile, self._allowed)
+            zygote = self._zygotes[profile] = self._start(profile)
         return zygote
+
+    def _start(self, profile: Profile) -> Zygote:
+        """A new zygote; the sicker the last ones were, the later.
+
+        Raises:
+            SandboxError: it can't be started again and again, or the pool was closed.
+        """
+        while True:
+            self._rest()
+            try:
+                zygote = Zygote(profile, self._allowed)
+            except (ZygoteDied, OSError) as error:
+                self._failed_starts += 1
+                if self._failed_starts >= _STARTS:
+                    raise SandboxError(
+                        f"a sandbox process failed to start {self._failed_starts} times in a row: "
+                        f"{error}"
+                    ) from error
+            else:
+                self._failed_starts = 0
+                return zygote
+
+    def _rest(self) -> None:
+        sick = self._failed_starts + self._deaths
+        pause = min(_FIRST_PAUSE_S * 2 ** min(sick, 10), _LONGEST_PAUSE_S) if sick else 0.0
+        self._stopped.wait(pause)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if self._stopped.is_set():
+            raise SandboxError(_CLOSED)

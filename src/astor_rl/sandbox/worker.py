@@ -15,7 +15,6 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,7 +26,8 @@ from astor_rl.errors import DependencyError, SandboxError
 from astor_rl.sandbox import protections
 from astor_rl.sandbox.api import Limits
 from astor_rl.sandbox.idle import LOOK_S, IdleWatch
-from astor_rl.sandbox.inside.protocol import KILL, STARTED, WORK
+from astor_rl.sandbox.inside.protocol import KILL, LIMIT_NAMES, LIMITS, REPORT, STARTED, WORK
+from astor_rl.sandbox.users import ClaimedUser
 
 HELLO_S: Final = 120.0
 """How long a zygote may take to start, seconds (imports on a loaded machine)."""
@@ -35,7 +35,9 @@ GRACE_S: Final = 10.0
 """How long past a job's deadline the zygote may be silent before it is killed, seconds."""
 _SCRATCH_MB: Final = 32
 _CHUNK: Final = 1 << 16
-_FIRST_UID, _UIDS = 61184, 4000
+_ALONE_S: Final = 0.02
+"""How long only the end of a job is waited for, before its pipes are served too, seconds."""
+_READABLE: Final = (select.POLLIN,) * 3
 _HEADER: Final = 1 << 16
 """What result messages may need beyond their values, bytes."""
 
@@ -133,33 +135,6 @@ def package_paths(modules: Sequence[str], extra: str) -> list[str]:
     return list(paths)
 
 
-class _Slots:
-    """Numbers for the zygotes of this process, so that no two share a user id at one time.
-
-    The kernel counts a user's processes, wherever they are: with one id for two jobs, one job's
-    threads would be taken from the other's.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._taken: set[int] = set()
-
-    def take(self) -> int:
-        """The smallest free number."""
-        with self._lock:
-            slot = next(n for n in range(len(self._taken) + 1) if n not in self._taken)
-            self._taken.add(slot)
-        return slot
-
-    def give_back(self, slot: int) -> None:
-        """It is free again; without effect if it was."""
-        with self._lock:
-            self._taken.discard(slot)
-
-
-_slots = _Slots()
-
-
 @dataclass
 class _Collector:
     """Bytes of one pipe, up to a limit."""
@@ -188,15 +163,14 @@ class Zygote:
 
     def __init__(self, profile: Profile, allowed: Sequence[str]) -> None:
         self.jobs = 0
-        self._slot = -1
         self.closed = False
+        self._user = ClaimedUser()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         # Only needed, and only made, where the private root may be missing.
         self._scratch = tempfile.mkdtemp(prefix="astor-sandbox-") if "root" in allowed else ""
         try:
-            self._slot = _slots.take()
             with theirs:
-                self._process = _start(profile, self._slot, self._scratch, theirs)
+                self._process = _start(profile, self._user.uid, self._scratch, theirs)
             hello = self._hear_hello()
             protections.check(hello["applied"], hello["missing"], allowed)
         except BaseException:
@@ -269,18 +243,9 @@ class Zygote:
         )
 
     def _send(self, limits: Limits, descriptors: list[int]) -> None:
-        message = {
-            "wall_s": limits.wall_s,
-            "cpu_s": max(1, math.ceil(limits.cpu_s)),
-            "memory": self._address_space + (limits.memory_mb << 20),
-            "file": limits.file_mb << 20,
-            "open_files": limits.open_files,
-            "processes": limits.processes,
-            "output": (limits.output_kb << 10),
-            "seccomp": self._seccomp,
-        }
+        message = _told(limits, self._address_space, self._seccomp)
         try:
-            socket.send_fds(self._control, [json.dumps(message).encode()], descriptors)
+            socket.send_fds(self._control, [message], descriptors)
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -301,10 +266,25 @@ class Zygote:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        _slots.give_back(self._slot)
-        self._slot = -1
+        self._user.release()
         if self._scratch:
             shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+@lru_cache(maxsize=64)
+def _told(limits: Limits, address_space: int, seccomp: bool) -> bytes:
+    """Limits as a zygote takes them."""
+    message = {
+        "wall_s": limits.wall_s,
+        "cpu_s": max(1, math.ceil(limits.cpu_s)),
+        "memory": address_space + (limits.memory_mb << 20),
+        "file": limits.file_mb << 20,
+        "open_files": limits.open_files,
+        "processes": limits.processes,
+        "output": limits.output_kb << 10,
+        "seccomp": seccomp,
+    }
+    return LIMITS.pack(*(message[name] for name in LIMIT_NAMES))
 
 
 class _Exchange:
@@ -326,28 +306,35 @@ class _Exchange:
         self._names = ("results", "output", "output")
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
-        self._poll.register(ours[0], select.POLLOUT)
         os.set_blocking(ours[0], False)
-        for descriptor in ours[1:]:
-            self._poll.register(descriptor, select.POLLIN)
 
-    def finish(self) -> list[Any]:
+    def finish(self) -> tuple[Any, ...]:
         """Serve the pipes until they are at their end and the report is here."""
-        report: list[Any] | None = None
+        report: tuple[Any, ...] | None = None
+        self._feed()
+        # Most jobs fit into their pipes and end at once: one wake-up, for the report.
+        if self._ours[0] < 0:
+            self._poll.poll(_ALONE_S * 1000)
+        self._watch_pipes()
         while report is None or any(descriptor >= 0 for descriptor in self._ours[1:]):
             left = self._deadline - time.monotonic()
             events = self._poll.poll(max(0.0, min(left, LOOK_S)) * 1000)
             if not events and left <= 0:
                 raise ZygoteDied("silent past its deadline")
             self._look(quiet=not events)
-            for descriptor, _ in events:
+            for descriptor, event in events:
                 if descriptor == self._control.fileno():
                     report = self._hear() or report
                 elif descriptor == self._ours[0]:
                     self._feed()
                 elif descriptor in self._ours:
-                    self._gather(self._ours.index(descriptor))
+                    self._gather(self._ours.index(descriptor), event)
         return report
+
+    def _watch_pipes(self) -> None:
+        for descriptor, event in zip(self._ours, (select.POLLOUT, *_READABLE), strict=True):
+            if descriptor >= 0:
+                self._poll.register(descriptor, event)
 
     def _look(self, *, quiet: bool) -> None:
         if self._idle is None or self.asleep:
@@ -358,9 +345,9 @@ class _Exchange:
             self.asleep = True
             self._control.send(KILL)
 
-    def _hear(self) -> list[Any] | None:
+    def _hear(self) -> tuple[Any, ...] | None:
         """The report, or None for the word that the job has started."""
-        message, descriptors, _, _ = socket.recv_fds(self._control, 1 << 16, 1)
+        message, descriptors, _, _ = socket.recv_fds(self._control, 1 << 10, 1)
         if not message:
             raise ZygoteDied("exited")
         for descriptor in descriptors:
@@ -370,11 +357,11 @@ class _Exchange:
             return None
         self._idle = None
         self._poll.unregister(self._control)
-        report: list[Any] = json.loads(message)
-        return report
+        return REPORT.unpack(message)
 
     def _drop(self, index: int) -> None:
-        self._poll.unregister(self._ours[index])
+        with contextlib.suppress(KeyError):  # fed before anything was watched
+            self._poll.unregister(self._ours[index])
         os.close(self._ours[index])
         self._ours[index] = -1
 
@@ -388,17 +375,18 @@ class _Exchange:
         if not self._payload:
             self._drop(0)
 
-    def _gather(self, index: int) -> None:
-        data = os.read(self._ours[index], _CHUNK)
-        if not data:
-            self._drop(index)
-        elif not self.collectors[index - 1].add(data) and not self.flooded:
+    def _gather(self, index: int, event: int) -> None:
+        data = os.read(self._ours[index], _CHUNK) if event & select.POLLIN else b""
+        if data and not self.collectors[index - 1].add(data) and not self.flooded:
             self.flooded = self._names[index - 1]
             self._control.send(KILL)
+        # Without writers, less than was asked for is the last.
+        if not data or (event & select.POLLHUP and len(data) < _CHUNK):
+            self._drop(index)
 
 
 def _start(
-    profile: Profile, slot: int, scratch: str, control: socket.socket
+    profile: Profile, uid: int, scratch: str, control: socket.socket
 ) -> subprocess.Popen[bytes]:
     paths = package_paths(profile.modules, profile.extra)
     # A virtual environment's platform directory holds no library: ask for the base's.
@@ -410,7 +398,7 @@ def _start(
         "read": [os.path.realpath(path) for path in dict.fromkeys((*stdlib, *keep))],
         "hide": [] if keep else [os.path.join(path, "site-packages") for path in stdlib],
         "scratch": scratch,
-        "uid": _FIRST_UID + (os.getpid() * 64 + slot) % _UIDS,
+        "uid": uid,
         "scratch_mb": _SCRATCH_MB,
         "paths": paths,
         "keep_paths": profile.keep_paths,

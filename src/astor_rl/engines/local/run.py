@@ -6,7 +6,6 @@ for the marks and goes on at the first one that is missing.
 
 from __future__ import annotations
 
-import functools
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,11 +38,11 @@ from astor_rl.engines.local.model import (
     merged_named_tensors,
     render_prompt,
     save_model,
-    stop_token_ids,
     turn_end_id,
 )
 from astor_rl.engines.local.policy import Policy
 from astor_rl.engines.local.rewards import RewardWorker
+from astor_rl.engines.local.sampling import make_sampler
 from astor_rl.engines.local.step_log import StepLog
 from astor_rl.engines.local.supervised import Batches, Demonstration, SupervisedTrainer
 from astor_rl.engines.local.trainer import LocalTrainer
@@ -55,9 +54,8 @@ from astor_rl.report.console import Console
 from astor_rl.report.run_folder import RunFolder
 from astor_rl.report.trackers import Trackers, check_trackers
 from astor_rl.rollout.base import Sampler
-from astor_rl.rollout.transformers import TransformersSampler
 from astor_rl.sandbox.api import SandboxPool
-from astor_rl.sandbox.pool import ProcessPool
+from astor_rl.sandbox.opening import open_pool
 
 T = TypeVar("T")
 
@@ -166,18 +164,12 @@ class _Run:
         self._stage("Loading", config.model)
         loaded = self._load(config.model)
         self._note(f"model: {loaded.source}")
-        workers = config.sandbox.workers or None
-        with ProcessPool(workers, allow_missing=config.sandbox.allow_missing) as sandbox:
+        with open_pool(config.sandbox) as sandbox:
             self._stage("Preparing examples")
             tasks = self._main_first(lambda: self._prepare(sandbox, loaded.tokenizer))
             self._check(tasks, loaded)
-            sampler = TransformersSampler(
-                loaded.model,
-                decode=functools.partial(loaded.tokenizer.decode, skip_special_tokens=True),
-                stop_token_ids=stop_token_ids(loaded.tokenizer, loaded.model),
-                dtype=self._dtype,
-                device=self._world.device,
-                max_rows=config.rollout.max_rows,
+            sampler = make_sampler(
+                config, loaded, tasks, device=self._world.device, note=self._note
             )
             with RewardWorker({task.name: task.task for task in tasks}) as rewards:
                 stage = Evaluation(
@@ -284,6 +276,7 @@ class _Run:
             dtype=self._dtype,
             with_reference=False,
             checkpointing=config.gradient_checkpointing,
+            fused_kernels=config.fused_kernels,
         )
         trainer = SupervisedTrainer(
             policy,
@@ -356,6 +349,7 @@ class _Run:
             dtype=self._dtype,
             temperature=config.temperature,
             checkpointing=config.gradient_checkpointing,
+            fused_kernels=config.fused_kernels,
         )
         if policy.silenced:
             self._note(f"{policy.silenced} dropouts of the model are set to 0")
@@ -363,6 +357,8 @@ class _Run:
             self._note(note)
         if policy.unpackable:
             self._note(f"groups run as separate sequences: {policy.unpackable}")
+        elif policy.unfused and config.fused_kernels == "auto":
+            self._note(f"layers are the model's own: {policy.unfused}")
         trainer = LocalTrainer(
             config, tasks, policy, sampler=sampler, rewards=rewards, world=self._world
         )
