@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from astor_rl.sandbox.api import CallJob, Job, Limits, Outcome
+from astor_rl.sandbox.api import CallJob, Job, Limits, Outcome, SuiteJob
 from astor_rl.sandbox.pool import ProcessPool
 
 
@@ -38,6 +40,18 @@ def call(run: Callable[[Job], Outcome]) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
+def suite(run: Callable[[Job], Outcome]) -> Callable[..., Outcome]:
+    """Run tests (pytest or unittest style) on a solution: the module `sol`, both dedented."""
+
+    def suite(solution: str, tests: str, **options: Any) -> Outcome:
+        files = {"sol.py": textwrap.dedent(solution)}
+        given = {"limits": Limits(wall_s=60.0, cpu_s=20.0), **options}
+        return run(SuiteJob(files, {"sol_test.py": textwrap.dedent(tests)}, **given))
+
+    return suite
+
+
+@pytest.fixture(scope="session")
 def descendants() -> Callable[[int], set[int]]:
     return _children
 
@@ -47,11 +61,9 @@ def _children(of: int) -> set[int]:
     found: set[int] = set()
     waiting = [of]
     while waiting:
-        for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
-            try:
+        with contextlib.suppress(OSError):  # it ended in the meantime
+            for task in Path(f"/proc/{waiting.pop()}/task").glob("*/children"):
                 new = {int(pid) for pid in task.read_text().split()} - found
-            except OSError:
-                continue
-            found |= new
-            waiting += new
+                found |= new
+                waiting += new
     return found
