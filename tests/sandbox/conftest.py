@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +41,12 @@ def call(run: Callable[[Job], Outcome]) -> Callable[..., Outcome]:
 
 @pytest.fixture(scope="session")
 def suite(run: Callable[[Job], Outcome]) -> Callable[..., Outcome]:
-    """Run tests (pytest or unittest style) on a solution: the module `sol`, both dedented."""
+    """Run tests (pytest or unittest style) on a solution: `sol.py`, and `more` files."""
 
-    def suite(solution: str, tests: str, **options: Any) -> Outcome:
-        files = {"sol.py": textwrap.dedent(solution)}
+    def suite(
+        solution: str, tests: str, more: Mapping[str, str] | None = None, **options: Any
+    ) -> Outcome:
+        files = {"sol.py": textwrap.dedent(solution), **(more or {})}
         given = {"limits": Limits(wall_s=60.0, cpu_s=20.0), **options}
         return run(SuiteJob(files, {"sol_test.py": textwrap.dedent(tests)}, **given))
 

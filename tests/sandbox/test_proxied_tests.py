@@ -192,6 +192,13 @@ _FORGED = """
 import gc, os, sys
 from calc import add
 def peer(): return next(o for o in gc.get_objects() if type(o).__name__ == "Peer")
+def finish(said):
+    import struct
+    def value(x):
+        if type(x) is list: return b"l" + struct.pack("<I", len(x)) + b"".join(map(value, x))
+        if type(x) is str: return b"s" + struct.pack("<I", len(x)) + x.encode()
+        return b"i" + struct.pack("<I", 1) + bytes([x])
+    peer().finish(value(said))
 """
 
 
@@ -200,6 +207,10 @@ def peer(): return next(o for o in gc.get_objects() if type(o).__name__ == "Peer
     [
         ("peer().finish(b'noise')", "malformed"),
         ("peer().finish(b'')", "malformed"),
+        ("finish([[['ok', 3, '']], 1])", "malformed"),
+        ("finish([[['ok', 'test', '']], 'many'])", "malformed"),
+        ("finish([[['infra_error', 'test', 'x']], 1])", "malformed"),
+        ("finish([[['ok', 'test', ['x']]], 1])", "malformed"),
         ("peer()._channel.send(b'!noise')", "malformed"),
         ("peer()._channel.send(b'?noise')", "malformed"),
         ("os.write(peer()._channel._writes, b'\\xff' * 9)", "malformed"),

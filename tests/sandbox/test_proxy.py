@@ -435,6 +435,16 @@ def test_modules(suite: Suite) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["queue", "calendar", "statistics", "json"])
+def test_a_solution_may_be_called_like_a_module_of_the_library(suite: Suite, name: str) -> None:
+    outcome = suite(
+        "",
+        f"import {name}\ndef test(): assert {name}.mine() == 7",
+        more={f"{name}.py": "def mine(): return 7"},
+    )
+    assert outcome.targets[0].passed == ("test",), outcome
+
+
 def test_support_files_are_of_both_sides(suite: Suite) -> None:
     support = {"data.py": "WORDS = ['a', 'b']\n", "more.txt": "7"}
     _check(

@@ -206,8 +206,12 @@ def _proxied_tests(job: TestsJob, run: Runner, preload: Sequence[str]) -> Outcom
     ran = run(_tests_profile(preload, *_PROXIED), payload, job.limits)
     outcome, rows, _ = outcome_of(*ran, said=SAID_OF_OTHERS)
     found: dict[int, TargetResult] = {}
-    for index, *row, differs in rows:  # from the trusted side
-        found[index] = replace(_target(row, SAID_OF_OTHERS), differs=differs)
+    for index, *row, differs in rows:
+        try:
+            result = _target(row, SAID_OF_OTHERS)
+        except (codec.CodecError, TypeError, ValueError) as error:  # what the tests said
+            result = _no_target("malformed", f"not a result: {error}")
+        found[index] = replace(result, differs=differs)
     left: TargetResult = _no_target(outcome.status, outcome.message)
     if outcome.status == "ok":
         left = _no_target("error", "not run: the tests fail on the reference")

