@@ -17,6 +17,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 from astor_rl.engines.local import smollm_wheel
@@ -118,6 +119,11 @@ def _result(contenders: Sequence[Contender]) -> dict[str, Any]:
     return result
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    """Unwind, so that nobody who is stopped stays behind."""
+    sys.exit(128 + number)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.rollout", description=__doc__)
@@ -132,6 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if options.quick:
         options.rounds, options.prompts, options.generations, options.tokens = 1, 2, 2, 4
+    signal.signal(signal.SIGTERM, _end)
     kinds = options.only or (_PLAIN + _VLLM if vllm_engine.installed() else _PLAIN)
     before = machine()
     with tempfile.TemporaryDirectory(prefix="astor-bench-") as scratch:

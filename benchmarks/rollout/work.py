@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
+import calendar
+import fnmatch
 import heapq
 import inspect
 import random
+import shlex
 import statistics
+import string
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,22 +23,22 @@ from astor_rl.engines.local.model import load_model, render_prompt
 from astor_rl.errors import ModelError
 
 _SOURCES: Final = (
-    bisect.bisect_left,
-    bisect.insort_right,
-    heapq.heappush,
-    heapq.heappushpop,
+    calendar.leapdays,
+    calendar.monthrange,
+    fnmatch.filter,
+    fnmatch.translate,
+    heapq.merge,
     heapq.nlargest,
+    shlex.join,
+    shlex.quote,
+    shlex.split,
     statistics.fmean,
     statistics.geometric_mean,
-    statistics.mean,
-    statistics.median_low,
     statistics.multimode,
     statistics.pvariance,
+    string.capwords,
     textwrap.dedent,
-    textwrap.fill,
-    textwrap.indent,
     textwrap.shorten,
-    textwrap.wrap,
 )
 _QUESTION: Final = "Write one unit test for this function.\n\n```python\n{}\n```"
 _LENGTHS: Final = (90, 120, 150, 180, 210, 240)

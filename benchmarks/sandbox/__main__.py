@@ -75,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     size = replace(size, cases=options.cases or size.cases, rounds=options.rounds or size.rounds)
     data = options.data if options.data.is_dir() else None
     tell(f"{options.workers} workers; MBPP from {'the shared data' if data else 'built-in cases'}")
+    described = machine()
     result = _measured(size, data, options.workers, options.peers)
     settings = {
         "quick": options.quick,
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     about = {
         "benchmark": "sandbox",
-        "machine": machine(),
+        "machine": {**described, "load_1min_at_end": os.getloadavg()[0]},
         "versions": {**versions("astor-rl", "coverage", "pytest"), **_peer_versions(options.peers)},
         "settings": settings,
     }

@@ -86,7 +86,15 @@ _NUMBERS = (
 @pytest.mark.slow
 def test_the_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
     output = tmp_path / "sandbox.json"
-    arguments = ["--quick", "--workers", "2", "--data", str(tmp_path), "--output", str(output)]
+    arguments = [
+        "--quick",
+        "--workers",
+        "2",
+        "--data",
+        str(tmp_path / "none"),
+        "--output",
+        str(output),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.sandbox", *arguments],
         cwd=ROOT,

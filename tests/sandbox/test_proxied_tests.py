@@ -135,6 +135,26 @@ def test_tracing():
         assert result.failed == (), result
 
 
+def test_no_template_looks_into_a_version(apart: Targets) -> None:
+    source = "def call(f, *args):\n    return f(*args)\nSECRET = 'SECRET' + '-MARK'\n"
+    tests = """
+    import gc, pytest, calc
+    TEMPLATE = "{0.__globals__}"
+    def test_by_the_code():
+        with pytest.raises(AttributeError): calc.call(str.format, TEMPLATE, calc.call)
+        with pytest.raises(AttributeError): calc.call(TEMPLATE.format, calc.call)
+    def test_by_hand():
+        peer = next(o for o in gc.get_objects() if type(o).__name__ == "Peer")
+        for question in (("call", str.format, (TEMPLATE, calc.call), {}),
+                         ("method", TEMPLATE, "format", (calc.call,), {}),
+                         ("get", calc.call, "__globals__"), ("get", calc.call, "__code__"),
+                         ("special", calc.call, "__getattribute__", ("__code__",), {})):
+            with pytest.raises((TypeError, AttributeError)): peer.ask(*question)
+    """
+    (result,) = apart(tests, source)
+    assert result.failed == (), result
+
+
 def test_what_one_run_leaves_behind_is_gone_for_the_next(apart: Targets) -> None:
     tests = """
     import os, fcntl, stat

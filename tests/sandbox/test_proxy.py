@@ -465,6 +465,9 @@ class Word(StrEnum):
     HI = "hi"
 class Metres(float):
     def double(self): return Metres(self * 2)
+class Odd(int):
+    def __sub__(self, other): return 0
+    __radd__ = __sub__
 class Stack(list): pass
 class Table(dict): pass
 def point(): return Point(1, 2)
@@ -486,9 +489,11 @@ def test_subclasses_of_immutable_builtins_are_compared_by_their_exact_value(suit
         def test_numbers():
             assert sol.Level.LOW == 1 and sol.Level.LOW + 1 == 2 and sol.Level(1) is sol.Level.LOW
             assert sol.Metres(1.5) == 1.5 and sol.Metres(1.5).double() == 3.0
+            assert sol.Odd(4) - 1 == 3 and 1 + sol.Odd(4) == 5
         def test_text():
             assert sol.Word.HI == "hi" and sol.Word.HI.upper() == "HI" and str(sol.Word.HI) == "hi"
         """,
+        judging=(),
     )
 
 

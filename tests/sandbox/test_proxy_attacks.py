@@ -262,6 +262,18 @@ _ESCAPES = {
                         if operation != "describe" or needle() in said: return 31337
                     except BaseException: pass
     """,
+    "a template that looks inside": """
+        def add(a, b, function=None):
+            p, template = peer(), "{0.__globals__}"
+            for operation, *rest in (("call", str.format, (template, function), {}),
+                                     ("method", template, "format", (function,), {}),
+                                     ("special", template, "__mod__", (function,), {}),
+                                     ("get", template, "format"), ("call", len, ("x",), {}),
+                                     ("call", print, (function,), {}), ("copy", [1], False)):
+                try: p.ask(operation, *rest)
+                except BaseException: continue
+                return 31337
+    """,
     "attributes of the tests' functions": """
         def add(a, b, function=lambda x: x):
             try: peer().ask("set", function, "__code__", 3)
@@ -433,7 +445,7 @@ def _answers() -> list[bytes]:
 
     asking = _Scripted([])
     with pytest.raises(Lost):
-        Peer(asking, Desk(Access())).ask("copy", None, False)  # type: ignore[arg-type]
+        Peer(asking, Desk(Access())).ask("import", "sol")  # type: ignore[arg-type]
     frames = []
     for thing in (
         [1, {"a": (2.5, b"x", None)}, {3}],
@@ -445,7 +457,7 @@ def _answers() -> list[bytes]:
     ):
         answering = _Scripted([])
         desk = Desk(Access())
-        desk._operations = {"copy": lambda owner, deep, thing=thing: thing}
+        desk._operations = {"import": lambda name, thing=thing: thing}
         Peer(answering, desk)._serve(asking.sent[0])  # type: ignore[arg-type]
         frames += answering.sent
     return frames

@@ -19,7 +19,8 @@ def test_every_kind_is_a_task_of_that_name(kind):
 
 
 def test_options_reach_the_task():
-    assert make_task("code_generation", {"tier": "exercise"}, None).verdict == "detected-only"
+    options = {"tier": "exercise", "allow_shared_process": True}
+    assert make_task("code_generation", options, None).verdict == "detected-only"
     with pytest.raises(ConfigError, match=r"'levels'.*'code_generation'"):
         make_task("code_generation", {"levels": 2}, None)
 

@@ -6,8 +6,10 @@ import importlib.util
 import json
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,7 +79,7 @@ def start(
             cuda = device.type == "cuda"
             _write_config(config, architecture, Path(folder))
             wanted = max_rows * (max_length + _CPU_BLOCK) * _token_bytes(config, dtype)
-            return LLM(
+            engine = LLM(
                 folder,
                 skip_tokenizer_init=True,
                 load_format="dummy",
@@ -99,6 +101,9 @@ def start(
                 seed=0,
                 disable_log_stats=True,
             ).llm_engine
+            if _executor() is not None:
+                _tolerate_ended_groups(engine.engine_core)
+            return engine
     except AstorError:
         raise
     except Exception as error:  # whatever a version of vLLM raises where it doesn't work
@@ -142,6 +147,18 @@ def _executor() -> str | None:
     return "external_launcher" if together and "RANK" in os.environ else None
 
 
+def _tolerate_ended_groups(core: Any) -> None:
+    """When vLLM takes its process groups down, at exit, the run has ended them already."""
+    if (registered := core._finalizer.detach()) is not None:
+        owner, shutdown, _, _ = registered
+        weakref.finalize(owner, _shut_down, shutdown)
+
+
+def _shut_down(shutdown: Callable[[], None]) -> None:
+    with suppress(ValueError):
+        shutdown()
+
+
 def _write_config(config: PreTrainedConfig, architecture: str, folder: Path) -> None:
     fields = config.to_dict() | {"architectures": [architecture]}
     fields.pop("quantization_config", None)
@@ -164,7 +181,9 @@ def _process_kept() -> Iterator[None]:
     """
     before = dict(os.environ)
     set_num_threads, threads = torch.set_num_threads, torch.get_num_threads()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    devices = range(torch.cuda.device_count())
+    with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its imports
         for name, value in _SETTINGS.items():
             os.environ.setdefault(name, value)
         settings = {name: os.environ[name] for name in _SETTINGS}

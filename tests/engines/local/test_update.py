@@ -49,6 +49,7 @@ def fresh_policy(folder: Path, run: RunConfig, dtype: torch.dtype = torch.float3
         lora=run.lora,
         device=torch.device("cpu"),
         dtype=dtype,
+        fused_kernels=run.fused_kernels,
     )
 
 
@@ -107,6 +108,28 @@ def test_the_size_of_bins_changes_nothing(tiny_model: Path, loss_type: str) -> N
         tiny_model, config(loss_type=loss_type, micro_batch_tokens=4096), groups
     )
     assert_same(small, large)
+
+
+@pytest.mark.parametrize("probe", [False, True])
+@pytest.mark.parametrize("lora", [{"r": 4}, {"enabled": False}])
+def test_fused_kernels_change_nothing(tiny_model: Path, lora: dict[str, Any], probe: bool) -> None:
+    results = []
+    for fused_kernels in ("auto", "off"):
+        run = config(fused_kernels=fused_kernels, lora=lora)
+        policy = fresh_policy(tiny_model, run)
+        assert (policy.unfused is None) == (fused_kernels == "auto")
+        updater = Updater(policy, run, task_names=TASKS, world=ALONE)
+        steps = [updater.update(make_groups(step), probe=probe, step=step) for step in range(2)]
+        results.append(({n: p.detach() for n, p in policy.named_trainable()}, steps))
+    (fused, fused_steps), (plain, plain_steps) = results
+    assert_same(fused, plain)
+    for one, other in zip(fused_steps, plain_steps, strict=True):
+        assert one.stats.kl == pytest.approx(other.stats.kl, rel=1e-3, abs=1e-6)
+        assert one.metrics["grad_norm"] == pytest.approx(other.metrics["grad_norm"], rel=1e-3)
+        if probe:
+            np.testing.assert_allclose(
+                one.stats.probe.gram_KK, other.stats.probe.gram_KK, rtol=1e-3, atol=1e-9
+            )
 
 
 def test_probing_changes_nothing_but_what_is_reported(tiny_model: Path) -> None:

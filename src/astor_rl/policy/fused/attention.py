@@ -38,7 +38,7 @@ class Heads:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """One block's places among the gathered head rows; `queries` also among the outputs."""
+    """One block's places: of queries, keys and values among the inputs, and of the outputs."""
 
     prompt: int
     branches: int
@@ -98,55 +98,62 @@ class Layout:
         scores.masked_fill_(mask, torch.finfo(scores.dtype).min)
 
 
+class _Filling:
+    """Rows laid one piece after another."""
+
+    def __init__(self) -> None:
+        self._pieces: list[Tensor] = []
+        self._count = 0
+
+    def add(self, rows: Tensor) -> slice:
+        """Append rows; returns their places."""
+        self._pieces.append(rows.flatten())
+        first, self._count = self._count, self._count + rows.numel()
+        return slice(first, self._count)
+
+    def all(self) -> Tensor:
+        """The rows by place."""
+        return torch.cat(self._pieces)
+
+
 def _layout(tree: Tree, heads: Heads) -> Layout:
     device = tree.gather.device
     query = torch.arange(heads.query, device=device).view(heads.shared, 1, heads.group)
     key = torch.arange(heads.query, heads.query + heads.shared, device=device)[:, None]
-    gather: list[Tensor] = []
-    query_gather: list[Tensor] = []
+    inputs, outputs = _Filling(), _Filling()
+
+    def places(positions: Tensor) -> tuple[slice, slice, slice]:
+        row = positions * heads.total
+        value = key + heads.shared
+        return inputs.add(row[:, None] + query), inputs.add(row + key), inputs.add(row + value)
+
     blocks = []
-    filled = answered = 0
     for block in tree.blocks:
         positions = tree.gather[block.start : block.start + block.size]
-        places: list[list[slice]] = []
-        outputs = []
-        for part in (positions[: block.prompt], positions[block.prompt :]):
-            rows = [
-                (part[None, :, None] * heads.total + query).flatten(),
-                (part[None] * heads.total + key).flatten(),
-                (part[None] * heads.total + key + heads.shared).flatten(),
-            ]
-            places.append([])
-            for piece in rows:
-                places[-1].append(slice(filled, filled + len(piece)))
-                filled += len(piece)
-            gather += rows
-            query_gather.append((part[None, :, None] * heads.query + query).flatten())
-            outputs.append(slice(answered, answered + len(query_gather[-1])))
-            answered += len(query_gather[-1])
+        prompt, branches = positions[: block.prompt], positions[block.prompt :]
         blocks.append(
             _Block(
                 block.prompt,
                 block.branches,
                 block.width,
-                (places[0][0], places[0][1], places[0][2]),
-                (places[1][0], places[1][1], places[1][2]),
-                *outputs,
+                places(prompt),
+                places(branches),
+                outputs.add(prompt[:, None] * heads.query + query),
+                outputs.add(branches[:, None] * heads.query + query),
             )
         )
-    all_rows, all_queries = torch.cat(gather), torch.cat(query_gather)
-    length = len(tree.scatter)
-    query_restore = _first_places(all_queries, length * heads.query)
-    real = torch.zeros(len(all_queries), dtype=torch.bool, device=device)
-    real[query_restore] = True
+    gather, query_gather, length = inputs.all(), outputs.all(), len(tree.scatter)
+    query_restore = _first_places(query_gather, length * heads.query)
+    nobodys = torch.ones(len(query_gather), dtype=torch.bool, device=device)
+    nobodys[query_restore] = False
     return Layout(
         heads=heads,
         blocks=tuple(blocks),
-        gather=all_rows,
-        restore=_first_places(all_rows, length * heads.total),
-        query_gather=all_queries,
+        gather=gather,
+        restore=_first_places(gather, length * heads.total),
+        query_gather=query_gather,
         query_restore=query_restore,
-        padding=(~real).nonzero()[:, 0],
+        padding=nobodys.nonzero()[:, 0],
     )
 
 

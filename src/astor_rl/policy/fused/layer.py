@@ -7,7 +7,6 @@ attention, a cache, hooks on its parts) runs through the model's own forward.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -67,10 +66,14 @@ def unfuse(model: Any) -> None:
             layer.__class__ = type(layer).__mro__[2]
 
 
-@functools.cache
-def _fused(kind: Any) -> type[nn.Module]:
+_fused_classes: dict[type[nn.Module], type[nn.Module]] = {}
+
+
+def _fused(own: type[nn.Module]) -> type[nn.Module]:
     """The class of a fused layer; of its own class's name, which wrapping policies look for."""
-    return type(kind.__name__, (FusedLayer, kind), {})
+    if own not in _fused_classes:
+        _fused_classes[own] = type(own.__name__, (FusedLayer, own), {})
+    return _fused_classes[own]
 
 
 def _unsuited(model: Any) -> Iterator[str]:

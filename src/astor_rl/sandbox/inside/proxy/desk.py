@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 from collections.abc import Callable, Mapping
-from types import MethodType
+from types import MethodType, ModuleType
 from typing import Any, Final
 
 from astor_rl.sandbox.inside.proxy.access import Access
@@ -49,6 +49,10 @@ class Desk:
     def exportable(self, value: Any) -> bool:
         """Whether an object may cross as a number."""
         return self._access.exportable(value)
+
+    def offers(self, module: ModuleType) -> bool:
+        """Whether a module is one of those that may be imported."""
+        return module.__name__ in self._modules
 
     def describe(self, cls: type) -> tuple[Any, ...]:
         """The fields of a `standin.Description`, without bases that must not cross.

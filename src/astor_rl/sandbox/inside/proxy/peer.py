@@ -189,7 +189,7 @@ class Peer:
     def _serve(self, frame: bytes) -> None:
         message, containers = self._read(frame, ())
         before = [_contents(container) for container in containers]
-        printed = ""
+        printed, captures = "", False
         self._depth += 1
         try:
             operation, operands, captures = message
@@ -208,10 +208,17 @@ class Peer:
         self._send(_ANSWER, self._answered(containers, (raised, changes, printed, value)))
 
     def _perform(self, operation: Any, operands: Any) -> Any:
+        subject = operands[0]
         if operation == "describe":
-            (number,) = operands
-            return self._desk.describe(self._exports[number])
+            return self._desk.describe(self._exports[subject])
+        # Not what came with the question: `"{0.__globals__}".format` would look into our objects.
+        if operation != "import" and not self._has_passed(subject):
+            raise TypeError(f"a {type(subject).__name__!r} of the other side is asked of this one")
         return self._desk.perform(operation, operands)
+
+    def _has_passed(self, thing: Any) -> bool:
+        number = self._numbers.get(id(thing))
+        return number is not None and self._exports[number] is thing
 
     def _answered(self, containers: Sequence[Any], message: tuple[Any, ...]) -> Writer:
         writer = Writer(LIMIT, containers, self)
@@ -260,7 +267,7 @@ class Peer:
             writer.named(b"X", shared.FORMS[kind].name)
             writer.value(parts, depth + 1)
             return True
-        if kind is ModuleType and shared.is_standard(value):
+        if kind is ModuleType and shared.is_standard(value) and not self._desk.offers(value):
             writer.named(b"M", value.__name__)
             return True
         return False

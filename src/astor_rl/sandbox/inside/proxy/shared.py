@@ -39,6 +39,8 @@ _ERRORS: Final[tuple[type, ...]] = (
 )
 
 
+_REVEALING: Final = (str.format, str.format_map)
+"""Methods that reach into objects by name."""
 _WITH_METHODS: Final[tuple[type, ...]] = (str, int, float, bytes, list, dict, set, tuple)
 _INSTANCES_OF: Final[tuple[type, ...]] = (
     BuiltinFunctionType,
@@ -98,7 +100,8 @@ def _named() -> Iterator[tuple[str, Any]]:
         functions = _public(module, lambda thing: type(thing) is BuiltinFunctionType)
         yield from ((f"{module.__name__}.{name}", thing) for name, thing in functions)
     for kind in _WITH_METHODS:
-        yield from ((f"{kind.__name__}.{name}", thing) for name, thing in _public(kind, callable))
+        methods = _public(kind, lambda thing: callable(thing) and thing not in _REVEALING)
+        yield from ((f"{kind.__name__}.{name}", thing) for name, thing in methods)
     for kind in (*_ERRORS, *FORMS):
         yield f"{kind.__module__}.{kind.__qualname__}", kind
 

@@ -232,9 +232,11 @@ def _operator(name: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any) -> Any:
         if among_themselves and remote_of(args[0]) is None:
             return NotImplemented
-        if not _may_judge(self, name):
-            return NotImplemented
-        return _special(self, name, *args)
+        if _may_judge(self, name):
+            return _special(self, name, *args)
+        exact = next((base for base in type(self).__mro__ if base in EXACT), None)
+        own = None if exact is None else getattr(exact, name, None)
+        return NotImplemented if own is None else own(self, *args)
 
     return method
 
