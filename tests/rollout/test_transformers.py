@@ -255,7 +255,7 @@ def test_special_models_take_the_plain_way(family, changes, tiny_model, make_sam
         ({"max_tokens": 0}, "max_tokens 0"),
         ({"temperature": -0.1}, "temperature -0.1; it must be >= 0"),
         ({"temperature": float("nan")}, "temperature nan"),
-        ({"max_tokens": 300}, "may reach 305 tokens; the model has 256 positions"),
+        ({"max_tokens": 300}, "may reach 305 tokens; the sampler takes 256 at most"),
     ],
 )
 def test_impossible_requests_are_refused(fields, message, tiny_model, make_sampler, ask):

@@ -257,7 +257,7 @@ def test_nan_weights_are_an_error_and_leave_no_trace(both, model_of, ask):
     [
         ({"num_generations": 0}, "0 generations"),
         ({"temperature": float("nan")}, "temperature nan"),
-        ({"max_tokens": 300}, "may reach 305 tokens; the model has 256 positions"),
+        ({"max_tokens": 300}, "may reach 305 tokens; the sampler takes 256 at most"),
     ],
 )
 def test_impossible_requests_are_refused(fields, message, both, ask):

@@ -37,7 +37,7 @@ def checked(request: Request, limit: int | None) -> Request:
     total = len(request.prompt_ids) + request.max_tokens
     if limit is not None and total > limit:
         raise CapabilityError(
-            f"request {request.id} may reach {total} tokens; the model has {limit} positions"
+            f"request {request.id} may reach {total} tokens; the sampler takes {limit} at most"
         )
     return request
 

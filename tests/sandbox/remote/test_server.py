@@ -187,7 +187,8 @@ def test_sigterm_lets_running_jobs_end(serve: Any, token: str, descendants: Desc
         base_url=server.url, headers={"authorization": f"Bearer {token}"}, trust_env=False
     ) as http:  # fmt: skip
         held = start(pool, SECOND)
-        wait_until(lambda: running(http) == 1 or held.done())
+        # A job counts as running while its zygote is still being started.
+        wait_until(lambda: (running(http) == 1 and descendants(server.process.pid)) or held.done())
         below = descendants(server.process.pid)
         server.process.terminate()
         assert held.result(timeout=20).calls[0].value == 7
