@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ _PROXIED: Final = ("proxied",)
 """Harnesses of zygotes that fork a second process for each job."""
 _SAID_OF_TARGET: Final[frozenset[Status]] = SAID | {"timeout"}
 _STUCK_AT_MOST: Final = 2
+_PARSE_ATTEMPTS: Final = 10
 _MOST: Final = 10**6
 """Lines or branches of one target beyond which counts are made up."""
 _ALONE_S: Final = 1.0
@@ -333,11 +335,23 @@ def expected_tests(tests: Mapping[str, str]) -> list[str]:
             continue
         prefix = f"{path}::" if len(tests) > 1 else ""
         try:
-            tree = ast.parse(source)
+            tree = _parsed(source)
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
         names += [prefix + name for name in _defined_tests(tree)]
     return names
+
+
+def _parsed(source: str) -> ast.Module:
+    """`ast.parse`, in a thread among others that parse.
+
+    CPython 3.11 counts the depth of the tree that it makes in one place for all threads: a switch
+    in between can end in "AST constructor recursion depth mismatch".
+    """
+    for _ in range(_PARSE_ATTEMPTS - 1):
+        with suppress(SystemError):
+            return ast.parse(source)
+    return ast.parse(source)
 
 
 def _defined_tests(tree: ast.Module) -> list[str]:
