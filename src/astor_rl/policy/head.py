@@ -16,7 +16,7 @@ CHUNK_ELEMENTS = 2**26
 """Logits of one chunk: 128 MiB in bfloat16, about 1,360 tokens of a 49k vocabulary."""
 
 _SLICE_ELEMENTS = 2**19
-"""Logits worked on in float32 at a time: 2 MiB, a core's cache."""
+"""Logits worked on in float32 at a time by each thread: 2 MiB, a core's cache."""
 
 LogitTransform = Callable[[Tensor], Tensor]
 
@@ -195,7 +195,7 @@ def _slices(logits_CV: Tensor) -> Iterator[slice]:
 
 
 def _slice_rows(logits_CV: Tensor) -> int:
-    return max(1, _SLICE_ELEMENTS // logits_CV.shape[1])
+    return max(1, _SLICE_ELEMENTS * torch.get_num_threads() // logits_CV.shape[1])
 
 
 def _scratch(logits_CV: Tensor, buffers: int) -> list[Tensor]:

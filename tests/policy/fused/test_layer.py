@@ -49,16 +49,17 @@ def adapted(base: Any, targets: list[str] | str = "all-linear") -> Any:
 
 
 def runs_fused(model: Any, run: Callable[[], Any]) -> Any:
-    """Run, and see that no layer went through its own attention."""
-    called: list[str] = []
-    own = [
-        layer.self_attn.register_forward_hook(lambda *_: called.append("attention"))
-        for layer in model.get_decoder().layers
-    ]
+    """Run, with the layers' own attention and MLP out of order."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a layer ran through its own modules")
+
+    parts = [m for layer in model.get_decoder().layers for m in (layer.self_attn, layer.mlp)]
+    for part in parts:
+        part.forward = refuse
     result = run()
-    for handle in own:
-        handle.remove()
-    assert not called
+    for part in parts:
+        del part.forward
     return result
 
 
@@ -186,13 +187,19 @@ def test_class_names_stay_and_come_back(tiny_model: Maker) -> None:
     assert type(layer) is own
 
 
-def test_a_hook_on_a_part_is_honoured(tiny_model: Maker, ragged_groups: list[TokenGroup]) -> None:
-    model = tiny_model("llama")
+@pytest.mark.parametrize(
+    "part", ["mlp.up_proj", "mlp", "input_layernorm", "self_attn.q_norm", "self_attn.o_proj"]
+)
+def test_a_hook_on_a_part_is_honoured(
+    tiny_model: Maker, ragged_groups: list[TokenGroup], part: str
+) -> None:
+    model = tiny_model("qwen3")
     assert prepare_packing(model) is None
     assert fuse(model) is None
     packed = pack_groups(ragged_groups, 1000)[0]
     before = completion_logprobs(model, packed)
-    handle = model.get_decoder().layers[1].mlp.up_proj.register_forward_hook(lambda m, a, o: 2 * o)
+    module = model.get_decoder().layers[1].get_submodule(part)
+    handle = module.register_forward_hook(lambda m, args, out: out * out)
     assert not torch.allclose(completion_logprobs(model, packed), before)
     handle.remove()
     assert torch.equal(completion_logprobs(model, packed), before)

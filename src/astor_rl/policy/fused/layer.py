@@ -20,7 +20,7 @@ from astor_rl.policy.fused.functions import (
     norm_project,
     project_add,
 )
-from astor_rl.policy.fused.linear import Part, part_of
+from astor_rl.policy.fused.linear import Part, hooked, part_of
 from astor_rl.policy.support import text_config
 from astor_rl.policy.tree_attention import TREE_ATTENTION, Tree
 
@@ -95,6 +95,8 @@ def _unsuited(model: Any) -> Iterator[str]:
 def _parts(layer: Any) -> list[Part] | None:
     """The tensors of q, k, v, o, gate, up and down; None when one has more to do than a product."""
     attention, mlp = layer.self_attn, layer.mlp
+    if any(hooked(module) for module in (attention, mlp, *_norms(layer))):
+        return None
     modules = (
         attention.q_proj,
         attention.k_proj,
@@ -106,6 +108,13 @@ def _parts(layer: Any) -> list[Part] | None:
     )
     parts = [part for module in modules if (part := part_of(module)) is not None]
     return parts if len(parts) == len(modules) else None
+
+
+def _norms(layer: Any) -> list[nn.Module]:
+    """All of the layer's norms; Qwen3 has two more, on heads."""
+    attention = layer.self_attn
+    inner = [attention.q_norm, attention.k_norm] if hasattr(attention, "q_norm") else []
+    return [layer.input_layernorm, layer.post_attention_layernorm, *inner]
 
 
 def _run(

@@ -38,7 +38,7 @@ def part_of(module: Any) -> Part | None:
     as DoRA, dropout, merged weights, a bias in the adapter, hooks.
     """
     base: Any = getattr(module, "base_layer", module)
-    if type(base) is not nn.Linear or _hooked(module) or _hooked(base):
+    if type(base) is not nn.Linear or hooked(module) or hooked(base):
         return None
     if base is module:
         return Part(base.weight, base.bias, None, None, 1.0)
@@ -54,7 +54,8 @@ def part_of(module: Any) -> Part | None:
     return Part(base.weight, base.bias, down, up, float(module.scaling[names[0]]))
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
+    """Whether calling the module does more than its forward."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 

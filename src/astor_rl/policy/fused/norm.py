@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 _BLOCK_ELEMENTS = 2**17
-"""Elements of a row block: 512 KiB in float32, of which the backward pass needs three."""
+"""Elements of a row block for each thread: 512 KiB in float32; the backward pass needs three."""
 
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float, out: Tensor) -> Tensor:
@@ -71,7 +71,7 @@ def _row_blocks(
     x: Tensor, dtype: torch.dtype, *, scratch: int
 ) -> Iterator[tuple[slice, list[Tensor]]]:
     """Blocks of rows, each with `scratch` tensors of its shape; the memory is always the same."""
-    step = max(1, _BLOCK_ELEMENTS // max(1, x[:1].numel()))
+    step = max(1, _BLOCK_ELEMENTS * torch.get_num_threads() // max(1, x[:1].numel()))
     buffers = [x.new_empty((min(step, len(x)), *x.shape[1:]), dtype=dtype) for _ in range(scratch)]
     for start in range(0, len(x), step):
         count = min(step, len(x) - start)
