@@ -31,7 +31,7 @@ class Scaled(nn.Module):
 
 @pytest.mark.parametrize(
     ("backward_only", "message"),
-    [(False, "fused log-probs differ by"), (True, "fused gradients differ by")],
+    [(False, "layer 1's fused output is"), (True, "layer 1's fused gradients are")],
 )
 def test_what_differs_is_refused(tiny_model: Maker, backward_only: bool, message: str) -> None:
     model = tiny_model("llama")
@@ -49,6 +49,13 @@ def test_what_differs_is_refused(tiny_model: Maker, backward_only: bool, message
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_is_equal_is_fused(tiny_model: Maker, dtype: torch.dtype) -> None:
     model = tiny_model("qwen2", initializer_range=0.05).to(dtype)
+    assert prepare_packing(model) is None
+    assert fuse_kernels(model) is None
+
+
+def test_a_deep_16_bit_model_is_fused_though_rounding_grows(tiny_model: Maker) -> None:
+    """SmolLM2-135M: in bfloat16 its own gradients are 126% off those in fp32, fused ones 58%."""
+    model = tiny_model("llama", num_hidden_layers=24, initializer_range=0.3).to(torch.bfloat16)
     assert prepare_packing(model) is None
     assert fuse_kernels(model) is None
 

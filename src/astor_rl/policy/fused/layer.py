@@ -62,8 +62,13 @@ def fuse(model: Any) -> str | None:
 def unfuse(model: Any) -> None:
     """Give the layers their own class back."""
     for layer in model.get_decoder().layers:
-        if isinstance(layer, FusedLayer):
-            layer.__class__ = type(layer).__mro__[2]
+        unfuse_layer(layer)
+
+
+def unfuse_layer(layer: Any) -> None:
+    """Give one layer its own class back."""
+    if isinstance(layer, FusedLayer):
+        layer.__class__ = type(layer).__mro__[2]
 
 
 _fused_classes: dict[type[nn.Module], type[nn.Module]] = {}
