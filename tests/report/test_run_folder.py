@@ -71,7 +71,7 @@ def test_a_killed_and_resumed_run_has_the_files_of_an_uninterrupted_one(
     resumed.close()
     assert course(killed.path) == course(whole.path)
     sessions = [e["event"] for e in run_folder.read_events(killed.path) if "step" not in e]
-    assert sessions == ["started", "resumed"]
+    assert sessions == ["started", "killed", "resumed"]
 
 
 def test_lines_written_before_sigkill_are_all_there(tmp_path: Path) -> None:
@@ -89,6 +89,39 @@ os.kill(os.getpid(), signal.SIGKILL)
     assert [record["x"] for record in run_folder.read_metrics(path)] == list(range(50))
     # The dead process's lock is no obstacle.
     RunFolder.create(path, {"model": "tiny"}, resume=True).close()
+
+
+def test_a_session_that_was_stopped_says_why(make: Make, train: Train) -> None:
+    path = begin(make, train)
+    with pytest.raises(KeyboardInterrupt), make(resume=True):
+        raise KeyboardInterrupt
+    with pytest.raises(ConfigError), make(resume=True):
+        raise ConfigError("beta is -1; it should be 0 or more")
+    with pytest.raises(RuntimeError), make(resume=True):
+        raise RuntimeError("ours,\nin two lines")
+    events = [event for event in run_folder.read_events(path) if "step" not in event]
+    assert [(event["event"], event.get("why")) for event in events] == [
+        ("started", None),
+        ("killed", None),
+        ("resumed", None),
+        ("stopped", "KeyboardInterrupt"),
+        ("resumed", None),
+        ("stopped", "beta is -1; it should be 0 or more"),
+        ("resumed", None),
+        ("stopped", "RuntimeError: ours, in two lines"),
+    ]
+
+
+def test_a_killed_session_ends_with_its_last_line(make: Make, train: Train) -> None:
+    folder = make()
+    train(folder, range(1))
+    folder.close()
+    for log in folder.path.glob("*.jsonl"):
+        os.utime(log, (5e8, 5e8))
+    os.utime(folder.path / "metrics.jsonl", (6e8, 6e8))
+    make(resume=True).close()
+    events = run_folder.read_events(folder.path)
+    assert [event["time"] for event in events if event["event"] == "killed"] == [6e8]
 
 
 def test_another_run_is_never_overwritten(make: Make, train: Train) -> None:

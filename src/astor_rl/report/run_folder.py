@@ -16,10 +16,12 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self
 
-from astor_rl.errors import ConfigError, DataError, StateError
+from astor_rl.errors import AstorError, ConfigError, DataError, StateError
 from astor_rl.report.atomic import TEMPORARY, json_ready, remove, write_json
 from astor_rl.report.jsonl import JsonLines, read_jsonl
 from astor_rl.report.lock import FolderLock
@@ -30,6 +32,8 @@ _VERSIONS = "versions.json"
 _BASE_DIR = "base_dir"
 _HOUSEKEEPING = {_CONFIG, _VERSIONS, "events.jsonl", "run.lock", "crash.txt"}
 """What a run leaves that stopped before it did any work."""
+_ENDS = {"finished", "stopped", "killed"}
+"""Events that end a session."""
 _LOGS = ("metrics", "receipts", "samples", "events")
 
 
@@ -116,11 +120,19 @@ class RunFolder:
                 f"run folder {str(self.path)!r} holds a run of {before.get('model')!r}, not "
                 f"{config.get('model')!r}; resume with that model or name another folder"
             )
+        self._notice_kill()
         earlier = self.path / _VERSIONS
         made_before = _read_json(earlier) if earlier.exists() else {}
         self.changed = (*differences(before, config), *differences(made_before, made_with))
         for log in self._logs.values():
             log.keep(lambda _: True)
+
+    def _notice_kill(self) -> None:
+        """Write the end of a session that couldn't: its last sign of life."""
+        events = read_events(self.path)
+        if events and events[-1]["event"] not in _ENDS:
+            written = [path.stat().st_mtime for path in self.path.glob("*.jsonl")]
+            self.append_event("killed", time=round(max(written), 3))
 
     def append_metrics(self, step: int, record: Mapping[str, Any]) -> None:
         """Add a step's metrics, flat names. A number that isn't finite becomes null."""
@@ -136,7 +148,11 @@ class RunFolder:
             self._append("samples", step, sample)
 
     def append_event(self, event: str, *, step: int | None = None, **details: Any) -> None:
-        """Add something that happened. With a step, it belongs to the training's course."""
+        """Add something that happened. With a step, it belongs to the training's course.
+
+        Args:
+            details: further fields; `time`, in seconds since 1970, is now unless given.
+        """
         record = {"time": round(time.time(), 3), "event": event, **details}
         if step is not None:
             record["step"] = step
@@ -201,8 +217,22 @@ class RunFolder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if error is not None:
+            # A full disk must not hide what went wrong.
+            with suppress(AstorError):
+                self.append_event("stopped", why=_in_one_line(error))
         self.close()
+
+
+def _in_one_line(error: BaseException) -> str:
+    name, text = type(error).__name__, " ".join(str(error).split())
+    return text if isinstance(error, AstorError) else f"{name}: {text}" if text else name
 
 
 def holds_run(path: str | Path) -> bool:
