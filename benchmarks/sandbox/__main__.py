@@ -114,8 +114,7 @@ def _measured(size: Size, data: Path | None, workers: int, peers: str | None) ->
     big = big_parent.compare(size.rounds, size.big)
     return {
         **raced,
-        "ms_per_mutant": tests["ms_per_mutant"]["median"],
-        "ms_per_coverage_call": tests["ms_per_coverage_call"]["median"],
+        **{name: tests[name]["median"] for name in tested.HEADLINES},
         "deadline_overrun_p99_ms": overruns["p99"],
         "tests": tests,
         "submit_latency_ms": asked,

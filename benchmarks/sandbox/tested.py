@@ -1,9 +1,13 @@
-"""What a mutant and a measurement of coverage cost: `TestsJob` on one worker."""
+"""What a mutant and a measurement of coverage cost: `TestsJob` on one worker.
+
+All figures are what one more adds to a batch that runs anyway: the same sets with and without, in
+turns, and the difference divided by how many more there were.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from astor_rl.sandbox.api import Outcome, TestsJob
@@ -11,53 +15,87 @@ from astor_rl.sandbox.pool import ProcessPool
 from benchmarks.common import summary
 from benchmarks.sandbox.jobs import LIMITS, MutantSet
 
-_COPIES: Final = 8
-"""Targets of a coverage job: copies of the code, so that what measuring adds stands out."""
+HEADLINES: Final = (
+    "ms_per_mutant",
+    "ms_per_mutant_told_apart",
+    "ms_per_mutant_one_process",
+    "ms_per_coverage_call",
+    "ms_per_covered_target",
+)
+"""The figures to show first; see `measure`."""
+_EQUALS: Final = 32
+"""Mutants of a set that answer as its code does."""
+_AGAIN: Final = 40
+"""How often more the tests of a set run on the code, with and without coverage."""
+_LOOP: Final = """
+def test_again():
+    for _ in range({times}):
+        for name, thing in list(globals().items()):
+            if name.startswith("test") and name != "test_again":
+                thing()
+"""
 
 
 def measure(sets: Sequence[MutantSet], workers: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds a mutant and a covered target.
+    """Milliseconds a mutant, a measured run of the tests, and a measured target.
 
-    Marginal figures are one worker's: what one more costs a job that runs anyway, from runs of
-    the same sets with and without, in turns.
+    `ms_per_mutant`: a version that answers the recorded calls as the code does; all of a batch in
+    one process, a timer for each. `ms_per_mutant_told_apart`: MBPP's own mutants, on nearly all of
+    which the tests run once more, in a fresh process. `ms_per_mutant_one_process`: the same ones,
+    with tests and code in one process. `ms_per_coverage_call`: what tracing adds to one run of a
+    set's tests. `ms_per_covered_target`: what it adds to a job with one run, which includes
+    finding the lines and branches of the code.
     """
     with ProcessPool(1) as one, ProcessPool(workers) as all_:
         kept = _finishing(all_, sets)
-        mutants = sum(len(each.mutants) for each in kept)
-        alone = [_job(each) for each in kept]
-        mutated = [_job(each, each.mutants) for each in kept]
-        copies = [(each.code,) * (_COPIES - 1) for each in kept]
-        plain = [_job(each, more) for each, more in zip(kept, copies, strict=True)]
-        covered = [
-            _job(each, more, coverage_of=tuple(range(_COPIES)))
-            for each, more in zip(kept, copies, strict=True)
-        ]
-        list(one.map(alone[:2]))
-        times = [
-            [_timed(one, jobs) for jobs in (alone, mutated, plain, covered)]
-            + [_timed(all_, mutated)]
-            for _ in range(rounds)
-        ]
+        batches = _batches(kept)
+        for jobs in batches.values():
+            list(one.map(jobs[:1]))
+        turns = [{name: _timed(one, jobs) for name, jobs in batches.items()} for _ in range(rounds)]
+        whole = [_timed(all_, batches["mutants"]) for _ in range(rounds)]
+    mutants = sum(len(each.mutants) for each in kept)
+    count = len(kept)
+
+    def per(more: str, less: str, divisor: int) -> Mapping[str, float]:
+        return summary([1e3 * (turn[more] - turn[less]) / divisor for turn in turns])
+
+    calls = [
+        (turn["covered again"] - turn["covered"]) - (turn["again"] - turn["code"]) for turn in turns
+    ]
     return {
-        "sets": len(kept),
+        "sets": count,
         "mutants": mutants,
-        "left_out": len(sets) - len(kept),
-        "ms_per_mutant": summary([1e3 * (b - a) / mutants for a, b, *_ in times]),
-        "ms_per_mutant_whole_jobs": summary([1e3 * b / mutants for _, b, *_ in times]),
-        "ms_per_mutant_all_cores": summary([1e3 * every / mutants for *_, every in times]),
-        "ms_per_set_without_mutants": summary([1e3 * a / len(kept) for a, *_ in times]),
-        "ms_per_coverage_call": summary(
-            [1e3 * (d - c) / (_COPIES * len(kept)) for _, _, c, d, _ in times]
-        ),
-        "ms_per_target_unmeasured": summary(
-            [1e3 * (c - a) / ((_COPIES - 1) * len(kept)) for a, _, c, *_ in times]
-        ),
+        "left_out": len(sets) - count,
+        "ms_per_mutant": per("equals", "code", _EQUALS * count),
+        "ms_per_mutant_told_apart": per("mutants", "code", mutants),
+        "ms_per_mutant_one_process": per("together mutants", "together", mutants),
+        "ms_per_mutant_all_cores": summary([1e3 * seconds / mutants for seconds in whole]),
+        "ms_per_set_without_mutants": summary([1e3 * turn["code"] / count for turn in turns]),
+        "ms_per_coverage_call": summary([1e3 * seconds / (_AGAIN * count) for seconds in calls]),
+        "ms_per_covered_target": per("covered", "code", count),
     }
 
 
-def _job(each: MutantSet, more: Iterable[str] = (), coverage_of: tuple[int, ...] = ()) -> TestsJob:
+def _batches(kept: Sequence[MutantSet]) -> dict[str, list[TestsJob]]:
+    equals = [[f"{each.code}\n# {number}" for number in range(_EQUALS)] for each in kept]
+    return {
+        "code": [_job(each) for each in kept],
+        "equals": [_job(each, more) for each, more in zip(kept, equals, strict=True)],
+        "mutants": [_job(each, each.mutants) for each in kept],
+        "together": [_job(each, shared_process=True) for each in kept],
+        "together mutants": [_job(each, each.mutants, shared_process=True) for each in kept],
+        "covered": [_job(each, coverage_of=(0,)) for each in kept],
+        "again": [_job(each, again=_AGAIN) for each in kept],
+        "covered again": [_job(each, again=_AGAIN, coverage_of=(0,)) for each in kept],
+    }
+
+
+def _job(each: MutantSet, more: Iterable[str] = (), *, again: int = 0, **options: Any) -> TestsJob:
+    """As unit tests are judged: everything is compared with the code, the first of the targets."""
+    tests = each.tests + _LOOP.format(times=again)
+    reference = None if options.get("shared_process") else 0
     return TestsJob(
-        each.module, (each.code, *more), each.tests, coverage_of=coverage_of, limits=LIMITS
+        each.module, (each.code, *more), tests, limits=LIMITS, reference=reference, **options
     )
 
 

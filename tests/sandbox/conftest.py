@@ -54,6 +54,20 @@ def suite(run: Callable[[Job], Outcome]) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
+def check(suite: Callable[..., Outcome]) -> Callable[..., Outcome]:
+    """Run tests as `suite` does; all of them must pass."""
+
+    def check(solution: str, tests: str, **options: Any) -> Outcome:
+        outcome = suite(solution, tests, **options)
+        (result,) = outcome.targets
+        assert (outcome.status, result.failed, outcome.message) == ("ok", (), ""), outcome
+        assert result.passed
+        return outcome
+
+    return check
+
+
+@pytest.fixture(scope="session")
 def descendants() -> Callable[[int], set[int]]:
     return _children
 

@@ -245,10 +245,25 @@ def test_swallowing_every_deadline_costs_few_targets(run: Run) -> None:
     outcome = run(job)
     assert [r.status for r in outcome.targets] == ["timeout"] * 12
     assert {r.message for r in outcome.targets} == {"swallowed its deadlines"}
+    # Two processes were waited for, thrice 0.3 s of CPU time each at the least.
+    assert outcome.seconds > 1.0
     # Where only some targets do it, the others are run.
     tests = tests.replace("while True:\n            try", "while add(1, 1) != 2:\n            try")
     job = replace(job, targets=(_ADD, _SUB, _ADD), tests=textwrap.dedent(tests))
     assert [r.status for r in run(job).targets] == ["ok", "timeout", "ok"]
+
+
+def test_what_processes_used_is_told_together_and_no_signal_of_one_alone(run: Run) -> None:
+    crash = "import os, time\ntime.sleep(0.2)\nos.kill(os.getpid(), 9)"
+    greedy = "import time\ntime.sleep(0.2)\nDATA = bytearray(60 << 20)"
+    sources = (crash, greedy)
+    tests = "import calc\ndef test_a(): assert calc"
+    outcome = run(TestsJob("calc", sources, tests, limits=_LIMITS, shared_process=True))
+    assert [result.status for result in outcome.targets] == ["crash", "ok"]
+    assert (outcome.status, outcome.signal, outcome.limit, outcome.message) == ("ok", 0, "", "")
+    # The first target ends two processes: that of the batch, and its own.
+    assert outcome.seconds > 0.6
+    assert outcome.peak_memory_mb > 60
 
 
 _REACH = """

@@ -209,9 +209,9 @@ class Outcome:
         message: the load error, or what limit was hit; one line.
         limit: the field of `Limits` that ended it, empty if none did.
         stdout, stderr: tails of what was printed. Data, never a verdict.
-        seconds: wall time of the job process.
-        peak_memory_mb: resident high-water mark.
-        signal: number of the signal that ended it, 0 if none.
+        seconds: wall time of the job's processes, one after the other.
+        peak_memory_mb: resident high-water mark, the largest where there were several.
+        signal: number of the signal that ended it, 0 if none; always 0 when `ok`.
         tier: the protections that were in force, e.g. `full`, `landlock`, `unsafe`.
     """
 

@@ -125,6 +125,8 @@ class _Tests:
         self._run = run
         self._profile = _tests_profile(preload, *_SHARED)
         self._found: dict[int, TargetResult] = {}
+        self._seconds = 0.0
+        self._peak_mb = 0.0
 
     def outcome(self) -> Outcome:
         job = self._job
@@ -142,11 +144,15 @@ class _Tests:
                 row = self._found.get(index)
                 if row is None or single.status != "ok":
                     self._found[index] = _no_target(single.status, single.message)
+        # How each process ended is told by its targets; what they used, they used together.
         return replace(
             outcome,
             status="ok",
             message="",
             limit="",
+            signal=0,
+            seconds=self._seconds,
+            peak_memory_mb=self._peak_mb,
             targets=tuple(self._found[index] for index in everything),
         )
 
@@ -172,6 +178,8 @@ class _Tests:
         job = self._job
         payload = {**_tests_payload(job, order), "harness": "tests"}
         outcome, rows, _ = outcome_of(*self._run(self._profile, payload, limits))
+        self._seconds += outcome.seconds
+        self._peak_mb = max(self._peak_mb, outcome.peak_memory_mb)
         try:
             if len(rows) > len(order):
                 raise codec.CodecError("more rows than targets")
@@ -218,7 +226,7 @@ def _proxied_tests(job: TestsJob, run: Runner, preload: Sequence[str]) -> Outcom
     if outcome.status == "ok":
         left = _no_target("error", "not run: the tests fail on the reference")
     if outcome.status != "error":
-        outcome = replace(outcome, status="ok", message="", limit="")
+        outcome = replace(outcome, status="ok", message="", limit="", signal=0)
     return replace(outcome, targets=tuple(found.get(index, left) for index in everything))
 
 

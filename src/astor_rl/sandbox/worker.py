@@ -26,7 +26,7 @@ from astor_rl.errors import DependencyError, SandboxError
 from astor_rl.sandbox import protections
 from astor_rl.sandbox.api import Limits
 from astor_rl.sandbox.idle import LOOK_S, IdleWatch
-from astor_rl.sandbox.inside.protocol import KILL, LIMIT_NAMES, LIMITS, REPORT, STARTED, WORK
+from astor_rl.sandbox.inside.protocol import KILL, LIMITS, REPORT, STARTED, WORK, Granted
 from astor_rl.sandbox.users import ClaimedUser
 
 HELLO_S: Final = 120.0
@@ -213,7 +213,8 @@ class Zygote:
         pipes = [os.pipe() for _ in range(4)]
         ours = [pipes[0][1], pipes[1][0], pipes[2][0], pipes[3][0]]
         try:
-            self._send(limits, [pipes[0][0], pipes[1][1], pipes[2][1], pipes[3][1]])
+            theirs = [pipes[0][0], pipes[1][1], pipes[2][1], pipes[3][1]]
+            self._send(limits, bool(job["stdin"]), theirs)
             exchange = _Exchange(self._control, ours, payload, limits)
             report = exchange.finish()
         except (OSError, ZygoteDied) as error:
@@ -242,8 +243,8 @@ class Zygote:
             stderr=stderr,
         )
 
-    def _send(self, limits: Limits, descriptors: list[int]) -> None:
-        message = _told(limits, self._address_space, self._seccomp)
+    def _send(self, limits: Limits, stdin: bool, descriptors: list[int]) -> None:
+        message = _told(limits, self._address_space, self._seccomp, stdin)
         try:
             socket.send_fds(self._control, [message], descriptors)
         finally:
@@ -272,19 +273,20 @@ class Zygote:
 
 
 @lru_cache(maxsize=64)
-def _told(limits: Limits, address_space: int, seccomp: bool) -> bytes:
+def _told(limits: Limits, address_space: int, seccomp: bool, stdin: bool) -> bytes:
     """Limits as a zygote takes them."""
-    message = {
-        "wall_s": limits.wall_s,
-        "cpu_s": max(1, math.ceil(limits.cpu_s)),
-        "memory": address_space + (limits.memory_mb << 20),
-        "file": limits.file_mb << 20,
-        "open_files": limits.open_files,
-        "processes": limits.processes,
-        "output": limits.output_kb << 10,
-        "seccomp": seccomp,
-    }
-    return LIMITS.pack(*(message[name] for name in LIMIT_NAMES))
+    granted = Granted(
+        wall_s=limits.wall_s,
+        cpu_s=max(1, math.ceil(limits.cpu_s)),
+        memory=address_space + (limits.memory_mb << 20),
+        file=limits.file_mb << 20,
+        open_files=limits.open_files,
+        processes=limits.processes,
+        output=limits.output_kb << 10,
+        seccomp=seccomp,
+        stdin=stdin,
+    )
+    return LIMITS.pack(*granted)
 
 
 class _Exchange:

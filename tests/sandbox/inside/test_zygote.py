@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -87,3 +89,59 @@ def test_results_and_jobs_of_any_size_arrive_whole(call: Call, size: int) -> Non
     outcome = call(f"text = {'x' * size!r}\nprint(text)", "len(text)", "text")
     assert [result.value for result in outcome.calls] == [size, "x" * size]
     assert outcome.stdout == "x" * size + "\n"
+
+
+def test_flags_of_an_empty_standard_input_are_not_shared() -> None:
+    look = "fcntl.fcntl(0, fcntl.F_GETFL)"
+    code = "import fcntl, os, sys"
+    change = f"fcntl.fcntl(0, fcntl.F_SETFL, {look} | os.O_NONBLOCK | os.O_APPEND)"
+    job = CallJob(code, (look, "sys.stdin.read()", change, look))
+    with ProcessPool(1) as pool:
+        outcomes = list(pool.map([job, job]))
+    first, second = ([result.value for result in outcome.calls] for outcome in outcomes)
+    assert first == second
+    assert first[1] == ""
+    assert first[3] != first[0], "the change took effect, in the job that made it"
+
+
+def test_an_empty_standard_input_stores_nothing(call: Call) -> None:
+    found = _value(
+        call(
+            """
+import os
+def f():
+    refused = []
+    for act in (lambda: os.write(0, b"x"), lambda: os.ftruncate(0, 99), lambda: os.lseek(0, 5, 0)):
+        try:
+            act()
+        except OSError as error:
+            refused.append(error.errno)
+    return refused, os.read(0, 9), os.fstat(0).st_size
+""",
+            "f()",
+        )
+    )
+    assert found == ([errno.EBADF, errno.EINVAL, errno.ESPIPE], b"", 0)
+
+
+def test_patched_builtins_are_those_of_one_job() -> None:
+    patch = "import builtins\nbuiltins.len = lambda x: 7\nbuiltins.mine = 1"
+    look = ("len('ab')", "hasattr(__import__('builtins'), 'mine')")
+    with ProcessPool(1) as pool:
+        outcomes = list(pool.map([CallJob(patch, look), CallJob("", look)]))
+    assert [[result.value for result in outcome.calls] for outcome in outcomes] == [
+        [7, True],
+        [2, False],
+    ]
+
+
+def test_packages_that_are_preloaded_hear_of_forks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "import os\nheard = []\nos.register_at_fork(after_in_child=lambda: heard.append(1))\n"
+    tmp_path.chmod(0o755)  # jobs have another user
+    (tmp_path / "listening.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with ProcessPool(1, preload=("listening",)) as pool:
+        (outcome,) = pool.map([CallJob("import listening", ("listening.heard",))])
+    assert _value(outcome) == [1]

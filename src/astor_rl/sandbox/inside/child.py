@@ -24,7 +24,7 @@ from typing import Any, Final, NamedTuple, NoReturn
 
 from astor_rl.sandbox import codec
 from astor_rl.sandbox.inside import kernel, seccomp, syscalls
-from astor_rl.sandbox.inside.protocol import END
+from astor_rl.sandbox.inside.protocol import END, Granted
 
 THREADS: Final = 16
 """Threads that a job may have beyond its processes."""
@@ -32,7 +32,7 @@ _JOB, _RESULTS = 200, 201
 _OWN: Final = 2
 """The zygote and the process of a job."""
 _STACK: Final = 64 << 20
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 16
 _Harness = Callable[[Mapping[str, Any], int], Iterator[Any]]
 _HARNESSES: dict[str, _Harness] = {}
 _PREPARATIONS: list[Any] = []
@@ -41,7 +41,10 @@ _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fc
 
 # Bound now: a job may replace these functions in their modules.
 _write, _read, _exit, _close = os.write, os.read, os._exit, os.close
-_loads, _encode, _too_large = json.loads, codec.encode, codec.TooLarge
+# Without `json.loads` around it, which looks for white space by regular expressions: each process
+# would have to map their code.
+_scan: Callable[[str, int], tuple[Any, int]] = vars(json.JSONDecoder())["scan_once"]
+_encode, _too_large = codec.encode, codec.TooLarge
 _suppress = contextlib.suppress
 _format_exc = traceback.format_exc
 _frame_length = struct.Struct("<I").pack
@@ -67,19 +70,19 @@ def load(name: str) -> None:
         _PREPARATIONS.append(module)
 
 
-def run(descriptors: Sequence[int], limits: Mapping[str, Any], may_fork: bool) -> NoReturn:
+def run(descriptors: Sequence[int], limits: Granted, may_fork: bool) -> NoReturn:
     """Run the job that arrives on the first descriptor; never returns."""
     code = 1
     try:
-        _take(descriptors)
-        walls = Walls(limits, may_fork and limits["processes"] > 0)
+        _take(descriptors, limits.stdin)
+        walls = Walls(limits, may_fork and limits.processes > 0)
         for harness in _PREPARATIONS:
             harness.prepare(walls, (_JOB, _RESULTS))
         walls.limit()
         if not _PREPARATIONS:
             walls.filter()
         with _suppress(_Full):
-            _drain(map(*_sender_and_messages(limits["output"])), 0)
+            _drain(map(*_sender_and_messages(limits.output)), 0)
         for stream in (_out, _err):
             with _suppress(Exception):  # closed or broken by the job: only its own print is lost
                 stream.flush()
@@ -93,10 +96,11 @@ def run(descriptors: Sequence[int], limits: Mapping[str, Any], may_fork: bool) -
 
 def _sender_and_messages(output_limit: int) -> tuple[Callable[[Any], None], Iterator[Any]]:
     """What writes a message, and the messages, whose computation is the job."""
-    job = _loads(_read_all(_JOB))
+    job, _ = _scan(_read_all(_JOB).decode(), 0)
     _close(_JOB)
     random.seed(job["seed"])
-    _give_stdin(job["stdin"])
+    if job["stdin"]:
+        _give_stdin(job["stdin"])
     send = _sender(bytes.fromhex(job.pop("token")), output_limit)
     messages = _guarded([_HARNESSES[job["harness"]](job, output_limit)])
     # Into the generation that `gc.get_objects` and `gc.get_referrers` don't look at.
@@ -129,14 +133,19 @@ def _guarded(box: list[Iterator[Any]]) -> Iterator[Any]:
         yield [END, "memory", "out of memory"]
 
 
-def _take(descriptors: Sequence[int]) -> None:
+def _take(descriptors: Sequence[int], has_stdin: bool) -> None:
     job, results, out, err = descriptors
     os.dup2(job, _JOB)
     os.dup2(results, _RESULTS)
     os.dup2(out, 1)
     os.dup2(err, 2)
-    # Now: jobs may not make files in memory, which no limit of theirs counts.
-    os.dup2(os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), 0)
+    # Now: jobs may not make files in memory, which no limit of theirs counts. Without text, too, it
+    # is one of its own, since all who share an open file share its flags; a pipe costs less.
+    if has_stdin:
+        stdin = os.memfd_create("stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    else:
+        stdin, _ = os.pipe()
+    os.dup2(stdin, 0)
     os.closerange(3, _JOB)
     # Above: only what the interpreter had opened before; a zygote has nothing there.
     os.closerange(_RESULTS + 1, _RESULTS + 64)
@@ -150,29 +159,29 @@ class Walls(NamedTuple):
         may_fork: whether untrusted code may.
     """
 
-    limits: Mapping[str, Any]
+    limits: Granted
     may_fork: bool
 
     def limit(self, cpu_s: int | None = None) -> None:
         """Take on the limits, but for the CPU time if it is given. For all time."""
         limits = self.limits
-        cpu_s = limits["cpu_s"] if cpu_s is None else min(cpu_s, limits["cpu_s"])
+        cpu_s = limits.cpu_s if cpu_s is None else min(cpu_s, limits.cpu_s)
         others = sum(harness.PROCESSES for harness in _PREPARATIONS)
         for name, soft, hard in (
-            (resource.RLIMIT_AS, limits["memory"], limits["memory"]),
+            (resource.RLIMIT_AS, limits.memory, limits.memory),
             (resource.RLIMIT_CPU, cpu_s, cpu_s + 1),
-            (resource.RLIMIT_FSIZE, limits["file"], limits["file"]),
+            (resource.RLIMIT_FSIZE, limits.file, limits.file),
             (resource.RLIMIT_CORE, 0, 0),
             (resource.RLIMIT_STACK, _STACK, _STACK),
-            (resource.RLIMIT_NOFILE, limits["open_files"], limits["open_files"]),
+            (resource.RLIMIT_NOFILE, limits.open_files, limits.open_files),
             # The zygote and its children count too: they have the same user id.
-            (resource.RLIMIT_NPROC, *(_OWN + others + limits["processes"] + THREADS,) * 2),
+            (resource.RLIMIT_NPROC, *(_OWN + others + limits.processes + THREADS,) * 2),
         ):
             resource.setrlimit(name, (soft, hard))
 
     def filter(self, *, trusted: bool = False) -> None:
         """Load the job's filter. A trusted process may still fork, and signal what it forked."""
-        if syscalls.SUPPORTED and self.limits["seccomp"]:
+        if syscalls.SUPPORTED and self.limits.seccomp:
             kernel.install_filter(seccomp.job_filter(os.getpid(), trusted or self.may_fork))
 
 

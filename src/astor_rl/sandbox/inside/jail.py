@@ -178,18 +178,15 @@ class Jail:
 
     def end_everyone(self) -> None:
         """Kill and reap whatever a job left running."""
-        while True:
+        self._kill_children()
+        while kernel.reap():
             self._kill_children()
-            try:
-                os.waitpid(-1, 0)
-            except ChildProcessError:
-                return
 
     def _kill_children(self) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            if self.has("pidns"):
-                os.kill(-1, signal.SIGKILL)
-            elif self._children >= 0:
+        if self.has("pidns"):
+            kernel.kill_all(signal.SIGKILL)
+        elif self._children >= 0:
+            with contextlib.suppress(ProcessLookupError):
                 for pid in os.pread(self._children, 1 << 16, 0).split():
                     os.kill(int(pid), signal.SIGKILL)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import os
 import struct
+import sys
+import sysconfig
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -32,7 +35,8 @@ _MOUNT_ATTR_RDONLY, _MOUNT_ATTR_NOSUID = 1, 2
 _SECCOMP_SET_MODE_FILTER = 1
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_fork = ctypes.PyDLL(None, use_errno=True).fork
+_quiet = ctypes.PyDLL(None)  # for a process with a single thread: nothing is unlocked around a call
+_fork = _quiet.fork
 _libc.syscall.restype = ctypes.c_long
 _libc.mount.argtypes = [ctypes.c_char_p] * 3 + [ctypes.c_ulong, ctypes.c_char_p]
 _libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
@@ -73,13 +77,62 @@ _FILTER_ARGUMENTS: Final = (
 )
 
 
-def fork() -> int:
-    """fork(2) without what Python does around it, for a process with a single thread.
+_IS_KNOWN: Final = sys.version_info < (3, 14) and not sysconfig.get_config_var("Py_GIL_DISABLED")
+"""Whether what Python does after a fork was looked into: 3.11 to 3.13, with an interpreter lock."""
+_status = ctypes.c_int()
+_usage = (ctypes.c_long * 18)()
+"""`struct rusage`: four times for CPU time, then the peak."""
+_WAIT_ARGUMENTS: Final = (ctypes.byref(_status), 0, ctypes.byref(_usage))
 
-    Python's own part re-creates locks that other threads might have held and seeds `random` anew.
-    It writes to a hundred pages, which have to be copied: as expensive as the fork itself.
+
+def fork(*, hooks: bool = False) -> int:
+    """fork(2) without what Python does around it, where it is known that this can be left out.
+
+    Python's own part makes anew the locks that other threads might have held (of the interpreter,
+    of imports, of `threading`, `logging`, ...), forgets these threads and what signals they were
+    sent, and seeds `random`. With one thread, which holds none of these locks and has no handler,
+    only the last does anything, and jobs seed it themselves. But it writes to a hundred pages,
+    which have to be copied: as expensive as the fork itself.
+
+    Args:
+        hooks: whether others than the standard library may have asked to be told of forks.
+
+    Raises:
+        OSError: no process can be had.
     """
-    return _check(_fork(), "fork")
+    if hooks or not _IS_KNOWN or _thread._count():
+        return os.fork()
+    pid: int = _fork()
+    if pid < 0:
+        raise OSError("no process can be forked")
+    return pid
+
+
+def wait(pid: int) -> tuple[int, float, int]:
+    """wait4(2) for a child: (status, CPU seconds, peak resident KiB).
+
+    `os.wait4` imports a module for its result each time: a process that has just forked would
+    copy dozens of pages for it.
+
+    Raises:
+        OSError: there is no such child.
+    """
+    if _quiet.wait4(pid, *_WAIT_ARGUMENTS) != pid:
+        raise OSError(f"process {pid} can't be waited for")
+    seconds = _usage[0] + _usage[2] + (_usage[1] + _usage[3]) * 1e-6
+    return _status.value, seconds, _usage[4]
+
+
+def kill_all(signal_number: int) -> None:
+    """Signal every process that there is besides this one and the first of its namespace."""
+    _quiet.kill(-1, signal_number)
+
+
+def reap() -> bool:
+    """Wait for any one child; False without children. For a process without signal handlers: no
+    signal cuts it short.
+    """
+    return bool(_quiet.waitpid(-1, None, 0) > 0)
 
 
 def unshare(flags: int) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import CodeType, ModuleType
-from typing import Any
+from typing import Any, Final
 
 from astor_rl.sandbox import codec
 
@@ -31,10 +31,20 @@ def one_line(error: BaseException, limit: int = _TEXT_LIMIT) -> str:
     return ": ".join(filter(None, describe(error, limit)))
 
 
-def share_no_builtins() -> ModuleType:
-    """A copy of `builtins` for untrusted code to patch; the harness keeps the original."""
+def _copied_builtins() -> ModuleType:
     copy = ModuleType("builtins", builtins.__doc__)
     copy.__dict__.update(builtins.__dict__)
+    return copy
+
+
+# A copy counts a reference to everything in it, which is on dozens of pages: after the fork each of
+# them would have to be copied too. Every process has this one to itself and uses it once.
+_prepared: Final = [_copied_builtins()]
+
+
+def share_no_builtins() -> ModuleType:
+    """A copy of `builtins` for untrusted code to patch; the harness keeps the original."""
+    copy = _prepared.pop() if _prepared else _copied_builtins()
     sys.modules["builtins"] = copy
     return copy
 

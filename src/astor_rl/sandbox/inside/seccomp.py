@@ -12,6 +12,7 @@ than the table say ENOSYS, which C libraries take as "fall back".
 from __future__ import annotations
 
 import struct
+import sys
 from functools import lru_cache
 from typing import Final
 
@@ -102,7 +103,7 @@ def job_filter(pid: int, may_fork: bool) -> bytes:
             they reach only the job's own tree and the namespace's immune first process.
         may_fork: whether the job may have processes of its own.
     """
-    return struct.pack("I", pid).join(_around_pid(syscalls.MACHINE, may_fork))
+    return pid.to_bytes(4, sys.byteorder).join(_around_pid(syscalls.MACHINE, may_fork))
 
 
 @lru_cache

@@ -23,18 +23,18 @@ import struct
 import sys
 import time
 import traceback
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from astor_rl.sandbox.inside import child, kernel, seccomp
 from astor_rl.sandbox.inside.jail import Jail
 from astor_rl.sandbox.inside.protocol import (
     DESCRIPTORS,
     KILL,
-    LIMIT_NAMES,
     LIMITS,
     REPORT,
     STARTED,
     UNWATCHED_S,
+    Granted,
 )
 
 _PRELOADED = """
@@ -43,28 +43,36 @@ _PRELOADED = """
     json linecache math numbers operator queue random re statistics string struct textwrap
     threading time traceback types typing unicodedata uuid
 """
+_STOCK: Final = 64
 _DESCRIPTOR: Final = struct.Struct("i")
 _STARTED: Final = (STARTED,)
 PRELOADED: Final = tuple(_PRELOADED.split())
 """Modules of the standard library that every zygote has imported."""
 
 
-class Job(NamedTuple):
-    """What a forked child needs to be a job: the arguments of `child.run`."""
-
-    descriptors: list[int]
-    limits: dict[str, Any]
-    may_fork: bool
+_Report = tuple[int, bool, float, int]
+_Job = tuple[tuple[int, ...], Granted, bool]
+"""What a forked child needs to be a job: the arguments of `child.run`."""
 
 
-def main(configuration: str) -> Job:
+def main(configuration: str) -> _Job:
     """Serve until the control socket ends. `configuration` is the pool's JSON.
 
     Returns in each child, so that the stack below a job's code holds none of the zygote's.
     """
-    config = json.loads(configuration)
     # They hold the configuration, which names paths of the host.
     sys.argv[:], sys.orig_argv[:] = [""], []
+    return _serve(*_closed_in(configuration))
+
+
+def _closed_in(configuration: str) -> tuple[socket.socket, Jail, int, bool]:
+    """Build the jail. What it is built from is gone afterwards: no fork has to clear it away.
+
+    Returns:
+        the control socket, the jail, the address space of the idle interpreter (bytes), and whether
+        packages of others are loaded.
+    """
+    config = json.loads(configuration)
     kernel.die_with_parent(signal.SIGKILL)
     control = socket.socket(fileno=config["control"])
     try:
@@ -84,7 +92,7 @@ def main(configuration: str) -> Job:
     except BaseException:  # noqa: BLE001 - the pool shall hear why, whatever it is
         control.send(json.dumps({"error": traceback.format_exc(limit=-3)[-2000:]}).encode())
         os._exit(1)
-    return _serve(control, jail, idle)
+    return control, jail, idle, config["keep_paths"]
 
 
 def _become_first_process(control: socket.socket) -> None:
@@ -116,54 +124,58 @@ def _address_space() -> int:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
-def _serve(control: socket.socket, jail: Jail, idle: int) -> Job:
+def _serve(control: socket.socket, jail: Jail, idle: int, others: bool) -> _Job:
     hello = {"applied": jail.applied, "missing": jail.missing, "address_space": idle}
     control.send(json.dumps(hello).encode())
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     poll = select.poll()
     poll.register(control, select.POLLIN)
-    for may_fork in (False, True):  # made once, here: each job only adds its process id
-        seccomp.job_filter(0, may_fork)
+    for forks in (False, True):  # made once, here: each job only adds its process id
+        seccomp.job_filter(0, forks)
+    may_fork = jail.has("pidns")
     gc.collect()
     gc.freeze()
+    # New lists are made of freed ones, the last first: a stock of them, in an order that no job
+    # changes, so that every job finds its lists at the same addresses.
+    stock: list[list[Any]] = [[] for _ in range(_STOCK)]
+    del stock
     while True:
         message, descriptors = _receive(control)
         if message == KILL:  # late: that job has ended
             continue
         if not message:
             os._exit(0)
-        # Nothing is kept from job to job, not even this: addresses of a job's objects would differ.
-        limits = LIMITS.unpack(message)
+        # No list is kept from job to job: the stock would be in another order for the next one.
+        limits = Granted._make(LIMITS.unpack(message))
         started = time.monotonic()
-        pid = kernel.fork()
+        pid = kernel.fork(hooks=others)
         if pid == 0:
-            control.close()
-            named = dict(zip(LIMIT_NAMES, limits, strict=True))
-            return Job(descriptors, named, jail.has("pidns"))
+            os.close(control.detach())  # `close` does more, and each page it does it on is copied
+            return descriptors, limits, may_fork
         for descriptor in descriptors:
             os.close(descriptor)
-        report = _watch(pid, limits[0], control, poll)
+        report = _watch(pid, limits.wall_s, control, poll)
         jail.end_everyone()
         seconds = time.monotonic() - started
-        clean = emptied(jail.work)
+        clean = _emptied(jail.work, others)
         control.send(REPORT.pack(*report, seconds, clean))
         if not clean:
             os._exit(0)
 
 
-def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+def _receive(control: socket.socket) -> tuple[bytes, tuple[int, ...]]:
     message, ancillary, _, _ = control.recvmsg(4096, socket.CMSG_SPACE(4 * DESCRIPTORS))
     descriptors = array.array("i")
     for _, _, data in ancillary:
         descriptors.frombytes(data)
-    return message, list(descriptors)
+    return message, tuple(descriptors)
 
 
-def _watch(pid: int, wall_s: float, control: socket.socket, poll: select.poll) -> list[Any]:
+def _watch(pid: int, wall_s: float, control: socket.socket, poll: select.poll) -> _Report:
     """Wait for the child until the deadline or a word of the pool.
 
     Returns:
-        [wait status, whether the deadline killed it, CPU seconds, peak resident KiB]
+        wait status, whether the deadline killed it, CPU seconds, peak resident KiB
     """
     process = os.pidfd_open(pid)
     poll.register(process, select.POLLIN)
@@ -181,9 +193,28 @@ def _watch(pid: int, wall_s: float, control: socket.socket, poll: select.poll) -
         if events and control.recv(16) != KILL:
             os._exit(0)  # the pool is gone, and with us all below
         signal.pidfd_send_signal(process, signal.SIGKILL)
-    _, status, usage = os.wait4(pid, 0)
+    status, cpu_s, peak_kb = kernel.wait(pid)
     os.close(process)
-    return [status, not events, usage.ru_utime + usage.ru_stime, usage.ru_maxrss]
+    return status, not events, cpu_s, peak_kb
+
+
+def _emptied(work: str, others: bool) -> bool:
+    """`emptied`, by another process if there is something: this one's memory stays as it is."""
+    try:
+        os.chmod(work, stat.S_IRWXU)
+        if not os.listdir(work):
+            return True
+    except OSError:
+        return False
+    pid = kernel.fork(hooks=others)
+    if pid == 0:
+        code = 1
+        try:
+            code = 0 if emptied(work) else 1
+        finally:
+            os._exit(code)
+    status, _, _ = kernel.wait(pid)
+    return status == 0
 
 
 def emptied(work: str) -> bool:
