@@ -20,16 +20,17 @@ or until `forget`. The prompts of plans in flight are not drawn again unless rep
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from types import MappingProxyType
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from astor_rl.calibrate.kl import CalibrateOptions, Calibrator, TaskCalibration
+from astor_rl.calibrate.kl import Calibrator, TaskCalibration
 from astor_rl.checks import check_count, check_keys
+from astor_rl.coordinator_options import CoordinatorOptions as CoordinatorOptions
 from astor_rl.errors import PlanError, StateError
-from astor_rl.plan import GroupOutcome, PlanItem, Receipt, StepPlan, TaskSpec, UpdateStats
+from astor_rl.plan import GroupOutcome, Receipt, StepPlan, TaskSpec, UpdateStats
 from astor_rl.receipt import GIVEN_NOTE, explain, task_figures
 from astor_rl.schedule.boundary import (
     UPDATE_FIGURES,
@@ -38,31 +39,15 @@ from astor_rl.schedule.boundary import (
     checked_stats,
     checked_tasks,
 )
-from astor_rl.schedule.flights import Flight
-from astor_rl.schedule.prompts import PromptOptions
-from astor_rl.schedule.quota import ScheduleOptions
+from astor_rl.schedule.flights import Flight, plan_items
 from astor_rl.schedule.scheduler import Quotas, Scheduler
-from astor_rl.utility.potential import Potential, PotentialOptions
-from astor_rl.utility.synergy import Synergy, SynergyOptions
-from astor_rl.utility.task_utility import UtilityOptions, UtilitySnapshot, take_snapshot
+from astor_rl.utility.potential import Potential
+from astor_rl.utility.synergy import Synergy
+from astor_rl.utility.task_utility import UtilitySnapshot, take_snapshot
 
 STATE_VERSION = 1
 MAX_IN_FLIGHT = 256
 """Plans that may be in flight at once; more means that an engine forgot to close them."""
-
-
-@dataclass(frozen=True, slots=True)
-class CoordinatorOptions:
-    """Every option of the core, a section each; the defaults are docs/method.md's."""
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    potential: PotentialOptions = field(default_factory=PotentialOptions)
-    synergy: SynergyOptions = field(default_factory=SynergyOptions)
-    utility: UtilityOptions = field(default_factory=UtilityOptions)
-    schedule: ScheduleOptions = field(default_factory=ScheduleOptions)
-    prompts: PromptOptions = field(default_factory=PromptOptions)
-    calibrate: CalibrateOptions = field(default_factory=CalibrateOptions)
 
 
 class Coordinator:
@@ -73,9 +58,11 @@ class Coordinator:
         prompts_per_step: B, prompts a plan.
         options: see `CoordinatorOptions`.
         seed: of the generator behind draws and half-batch splits; part of the state.
+        refills: the engine asks `shortfall` and trains on what is `accepted`.
 
     Raises:
         ConfigError: no task, a repeated name, or a value out of its range.
+        CapabilityError: `schedule.method` refuses groups, and the engine doesn't refill.
     """
 
     def __init__(
@@ -85,11 +72,12 @@ class Coordinator:
         prompts_per_step: int,
         options: CoordinatorOptions | None = None,
         seed: int = 0,
+        refills: bool = False,
     ) -> None:
         self._tasks = checked_tasks(tasks)
         check_count("prompts_per_step", prompts_per_step, low=1)
         self._prompts_per_step = prompts_per_step
-        self._options = options or CoordinatorOptions()
+        self._options = (options or CoordinatorOptions()).in_effect(refills)
         self._rng = np.random.default_rng(seed)
         self._potential = Potential(self._tasks, self._options.potential)
         self._synergy = Synergy(self._tasks, self._options.synergy)
@@ -98,6 +86,7 @@ class Coordinator:
             self._options.schedule,
             self._options.prompts,
             cost_half_life=self._options.potential.half_life,
+            baseline=self._options.baseline,
         )
         self._calibrator = Calibrator(list(self._tasks), self._options.calibrate)
         self._flights: dict[int, Flight] = {}
@@ -140,31 +129,18 @@ class Coordinator:
 
         quotas = self._quotas(snapshot, need, available)
         draws = {
-            name: self._scheduler.draw(name, count, revision=revision, rng=self._rng)
+            name: self._scheduler.draw(
+                name, count, revision=revision, rng=self._rng, refill=need is not None
+            )
             for name, count in zip(self._tasks, quotas.prompts.tolist(), strict=True)
             if count
         }
-        items: list[PlanItem] = []
-        for name, draw in draws.items():
-            halves = self._halves(len(draw.keys))
-            spec, beta = self._tasks[name], self._calibration[name].beta
-            for key, propensity, half in zip(draw.keys, draw.propensities, halves, strict=True):
-                items.append(
-                    PlanItem(
-                        slot=len(items),
-                        task=name,
-                        key=key,
-                        num_generations=spec.num_generations,
-                        max_tokens=spec.max_tokens,
-                        beta=beta,
-                        propensity=propensity,
-                        half=half,
-                    )
-                )
+        betas = {name: task.beta for name, task in self._calibration.items()}
+        halves = {name: self._halves(len(draw.keys)) for name, draw in draws.items()}
         plan = StepPlan(
             id=self._next_id,
             revision=revision,
-            items=tuple(items),
+            items=tuple(plan_items(self._tasks, draws, betas, halves)),
             receipt=self._explained(snapshot, quotas, given=need is not None),
             probe=self._is_probe(revision),
         )
@@ -186,7 +162,7 @@ class Coordinator:
         flight = self._flight(plan_id)
         checked = [checked_group(flight.plan, group) for group in groups]
         for group in checked:
-            flight.record(group)
+            flight.record(group, keep=self._scheduler.keeps(group.outcomes))
         if flight.complete:
             self._retire(flight)
 
@@ -252,6 +228,31 @@ class Coordinator:
             PlanError: the plan is not in flight.
         """
         return self._flight(plan_id).unobserved()
+
+    def accepted(self, plan_id: int) -> tuple[int, ...]:
+        """Slots of a plan in flight whose groups enter the update.
+
+        All, unless `schedule.method` is one that filters groups. Ask when all were reported.
+
+        Raises:
+            PlanError: the plan is not in flight.
+        """
+        return self._flight(plan_id).accepted()
+
+    def shortfall(self, plan_ids: Sequence[int]) -> dict[str, int]:
+        """Prompts that a step still lacks because groups were refused: the next plan's `need`.
+
+        Args:
+            plan_ids: the step's plan, then its refills so far.
+
+        Returns:
+            Prompts by task; empty when the batch is full, when no prompt or no round is left, or
+            when `schedule.method` refuses no group.
+
+        Raises:
+            PlanError: a plan is not in flight.
+        """
+        return self._scheduler.shortfall([self._flight(plan_id) for plan_id in plan_ids])
 
     def metrics(self) -> dict[str, float]:
         """Flat figures as of the last plan and update, `task/<name>/<metric>`.
@@ -441,6 +442,7 @@ class Coordinator:
             list(self._tasks.values()),
             prompts_per_step=self._prompts_per_step,
             options=self._options,
+            refills=True,
         )
         fresh._restore(state, on_task_change)
         vars(self).update(vars(fresh))

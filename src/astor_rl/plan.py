@@ -27,6 +27,8 @@ class TaskSpec:
         beta: base KL coefficient beta_k, >= 0.
         num_generations: G, rollouts a prompt, >= 2.
         max_tokens: completion length limit, tokens.
+        difficulty: of each prompt, 0 (easy) to 1 (hard), in the order of `keys`; None: unknown.
+            Only some of the published schedulers read it (`schedule.method`).
     """
 
     name: str
@@ -35,6 +37,7 @@ class TaskSpec:
     beta: float = 0.001
     num_generations: int = 8
     max_tokens: int = 256
+    difficulty: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ class TaskReceipt:
 
     The share's parts are successive differences as potential, synergy, cost (0 unless
     `schedule.cost_aware`), floor, rounding and availability are switched on one after another:
-    `base + sum(parts) == share` exactly.
+    `base + sum(parts) == share` exactly. With a published scheduler in Module 1's place
+    (`schedule.method`), `method` is its whole part and `terms` are its own figures by name.
     """
 
     base: float
@@ -86,6 +90,8 @@ class TaskReceipt:
     utility: float
     utility_se: float
     cost: float = 0.0
+    method: float = 0.0
+    terms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,13 +40,14 @@ def explain(
     Returns:
         A receipt whose parts add up to each task's share.
     """
-    stages, found = quotas.stages, list(notes)
+    stages, found = quotas.stages, [*notes, *([quotas.note] if quotas.note else [])]
     receipts = {}
     for k, spec in enumerate(tasks):
         kl, utility = calibration[spec.name], snapshot.tasks[spec.name]
         receipts[spec.name] = TaskReceipt(
             base=float(stages.base[k]),
-            potential=float(stages.potential[k] - stages.base[k]),
+            method=float(stages.method[k] - stages.base[k]),
+            potential=float(stages.potential[k] - stages.method[k]),
             synergy=float(stages.synergy[k] - stages.potential[k]),
             cost=float(stages.cost[k] - stages.synergy[k]),
             floor=float(stages.floor[k] - stages.cost[k]),
@@ -60,13 +61,14 @@ def explain(
             z=kl.z,
             utility=utility.utility,
             utility_se=utility.utility_se,
+            terms=dict(quotas.terms.get(spec.name, {})),
         )
         if quotas.share[k] < quotas.rounded[k]:
             found.append(
                 f"task {spec.name} is short of prompts: {quotas.prompts[k]} of "
                 f"{quotas.wanted[k]:.1f}"
             )
-        if phase == "scheduled" and not utility.groups:
+        if phase == "scheduled" and not utility.groups and not quotas.terms:
             found.append(f"task {spec.name} was never measured; it counts as the others' mean")
     if unresolved:
         shown = ", ".join(f"{first}~{second}" for first, second in unresolved[:_PAIRS_SHOWN])
@@ -110,7 +112,6 @@ def task_figures(
     ):
         if revision is not None:
             figures[age] = float(snapshot.revision - revision)
-    for other in snapshot.tasks:
-        if other != name:
-            figures[f"cosine/{other}"] = synergy.pair(name, other).cosine
+    for other, cosine in synergy.cosines(name).items():  # of a thousand tasks few pairs are known
+        figures[f"cosine/{other}"] = cosine
     return {figure: value for figure, value in figures.items() if value is not None}

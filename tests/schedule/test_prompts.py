@@ -348,3 +348,29 @@ def test_broken_states_are_named() -> None:
 def test_bad_options_are_named(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"prompts.{name} is {value}"):
         PromptOptions(**{name: value})
+
+
+def test_prompts_that_others_chose_are_drawn_like_any() -> None:
+    """Taken by place: in flight, remembered, found again by later draws and by a load."""
+    rng = np.random.default_rng(0)
+    one = book(6)
+    drawn = one.draw(2, revision=0, rng=rng)
+    free = one.free_indices()
+    assert len(free) == 4
+    assert {f"k{index}" for index in free} == set(keys(6)) - set(drawn.keys)
+
+    taken = one.take(free[:2])
+    assert taken.keys == tuple(f"k{index}" for index in free[:2])
+    assert taken.propensities == (1.0, 1.0)
+    assert [one.index(row) for row in taken.rows] == free[:2].tolist()
+    assert (one.free, one.seen) == (2, 4)
+    np.testing.assert_array_equal(one.free_indices(), free[2:])
+    rest = one.draw(2, revision=0, rng=rng)
+    assert set(rest.keys) == {f"k{index}" for index in free[2:]}
+
+    other = book(6)
+    other.load_state_dict(one.state_dict())
+    for row in taken.rows:
+        other.release(row)
+    assert other.free_indices().tolist() == sorted(free[:2].tolist())
+    assert other.take(np.array([free[1]])).rows == (taken.rows[1],)

@@ -218,6 +218,8 @@ def test_mean_over_pairs_counts_unresolved_as_zero_and_its_error_is_right() -> N
             synergy.observe(revision, probe(rng, means, 1.0))
         if synergy.pair("a", "c").cosine is not None or synergy.pair("b", "c").cosine is not None:
             continue
+        assert synergy.cosines("a") == {"b": synergy.pair("a", "b").cosine}
+        assert synergy.cosines("c") == {}
         estimate = synergy.estimate("a")
         assert estimate.value is not None
         assert estimate.se is not None

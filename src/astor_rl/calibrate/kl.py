@@ -38,6 +38,8 @@ class CalibrateOptions:
         m_min, m_max: the multiplier's box, around 1.
         s0: least spread of utility that counts as one standard deviation.
         direction: what high utility does to the constraint.
+        normalise: divide the multipliers by their quota-weighted geometric mean, so that the
+            constraint is redistributed; else exp(-kappa z) is only kept in the box.
         noise: `shrink` multiplies z by the part of the spread that its error does not explain;
             `floor` only puts the pooled error under the spread.
         target: mean per-token KL to the reference that `target` mode holds, nats.
@@ -55,6 +57,7 @@ class CalibrateOptions:
     m_max: float = 4.0
     s0: float = 0.05
     direction: Literal["loosen", "tighten"] = "loosen"
+    normalise: bool = True
     noise: Literal["shrink", "floor"] = "shrink"
     target: float = 0.02
     target_clip: float = 0.2
@@ -110,8 +113,10 @@ def multipliers(z: FloatArray, quota: FloatArray, options: CalibrateOptions) -> 
     """
     sign = -1.0 if options.direction == "loosen" else 1.0
     wish = sign * options.kappa * z
-    wish = wish - float(quota @ wish)
     low, high = math.log(options.m_min), math.log(options.m_max)
+    if not options.normalise:
+        return np.asarray(np.exp(np.clip(wish, low, high)), dtype=np.float64)
+    wish = wish - float(quota @ wish)
     if wish.min() >= low and wish.max() <= high:
         return np.asarray(np.exp(wish), dtype=np.float64)
     # The mean of the clipped logarithms grows with the shift, from low <= 0 to high >= 0.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, TypeVar
 
@@ -16,7 +16,9 @@ from astor_rl.plan import (
     Receipt,
     StepPlan,
     TaskReceipt,
+    TaskSpec,
 )
+from astor_rl.schedule.prompts import Draw
 
 _Record = TypeVar("_Record", PlanItem, TaskReceipt, GroupOutcome)
 
@@ -31,9 +33,34 @@ _STATE_KEYS = (
     "notes",
     "rows",
     "observed",
+    "refused",
     "pending",
     "updated",
 )
+
+
+def plan_items(
+    tasks: Mapping[str, TaskSpec],
+    draws: Mapping[str, Draw],
+    betas: Mapping[str, float],
+    halves: Mapping[str, Sequence[int]],
+) -> Iterator[PlanItem]:
+    """The prompts of a plan by task, with slots from 0 on."""
+    slot = 0
+    for name, draw in draws.items():
+        spec = tasks[name]
+        for key, propensity, half in zip(draw.keys, draw.propensities, halves[name], strict=True):
+            yield PlanItem(
+                slot=slot,
+                task=name,
+                key=key,
+                num_generations=spec.num_generations,
+                max_tokens=spec.max_tokens,
+                beta=betas[name],
+                propensity=propensity,
+                half=half,
+            )
+            slot += 1
 
 
 @dataclass(slots=True)
@@ -44,6 +71,7 @@ class Flight:
         plan: what was handed out.
         rows: for each slot its prompt's row in the task's book; -1 when the prompt is gone.
         observed: slots that were reported, or that belong to a task that is gone.
+        refused: slots whose groups the schedule keeps out of the update.
         pending: reports that the statistics have not taken in yet, by slot.
         updated: whether its update was reported.
     """
@@ -51,20 +79,27 @@ class Flight:
     plan: StepPlan
     rows: list[int]
     observed: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
     pending: dict[int, GroupOutcome] = field(default_factory=dict)
     updated: bool = False
 
-    def record(self, group: GroupOutcome) -> None:
+    def record(self, group: GroupOutcome, *, keep: bool = True) -> None:
         """Keep a report for the next time the statistics are brought up to date."""
         if group.slot not in self.observed:
             self.observed.add(group.slot)
             self.pending[group.slot] = group
+            if not keep:
+                self.refused.add(group.slot)
 
     def take_pending(self) -> list[GroupOutcome]:
         """Reports to take in now, by slot: the order in which they came leaves no trace."""
         groups = self._by_slot()
         self.pending.clear()
         return groups
+
+    def accepted(self) -> tuple[int, ...]:
+        """Slots whose groups enter the update."""
+        return tuple(s for s in range(len(self.plan.items)) if s not in self.refused)
 
     def unobserved(self) -> tuple[int, ...]:
         """Slots without a report."""
@@ -101,6 +136,7 @@ class Flight:
             "notes": list(receipt.notes),
             "rows": list(self.rows),
             "observed": sorted(self.observed),
+            "refused": sorted(self.refused),
             "pending": [
                 asdict(group) | {"outcomes": list(group.outcomes)} for group in self._by_slot()
             ],
@@ -135,6 +171,7 @@ class Flight:
             plan=plan,
             rows=list(state["rows"]),
             observed=set(state["observed"]),
+            refused=set(state["refused"]),
             pending={group.slot: group for group in groups},
             updated=state["updated"],
         )

@@ -181,6 +181,33 @@ class PromptBook:
         index = self._columns["index"]
         return Draw(tuple(rows), tuple(self._keys[int(index[r])] for r in rows), tuple(chances))
 
+    def free_indices(self) -> IntArray:
+        """Places in the task's keys of the prompts that no plan in flight holds. [free]"""
+        is_free = np.ones(self.size, dtype=bool)
+        is_free[self._column("index")[self._column("flights") > 0]] = False
+        return np.flatnonzero(is_free)
+
+    def take(self, indices: IntArray) -> Draw:
+        """Mark chosen prompts, by place and all different, as in flight.
+
+        The propensity of a choice that others made is unknown here and given as 1.
+        """
+        known = {int(index): row for row, index in enumerate(self._column("index"))}
+        new = np.array([i for i in indices.tolist() if i not in known], dtype=np.int64)
+        if len(new):
+            known |= zip(new.tolist(), self._append(new).tolist(), strict=True)
+            self._unseen = Unseen.without(self.size, self._column("index").tolist())
+        rows = np.array([known[index] for index in indices.tolist()], dtype=np.int64)
+        flights = self._column("flights")
+        self._busy += int((flights[rows] == 0).sum())
+        flights[rows] += 1
+        keys = tuple(self._keys[index] for index in indices.tolist())
+        return Draw(tuple(rows.tolist()), keys, (1.0,) * len(keys))
+
+    def index(self, row: int) -> int:
+        """The place of a row's prompt in the task's keys."""
+        return int(self._columns["index"][row])
+
     def _draw_distinct(
         self, count: int, revision: int, rng: np.random.Generator, by_utility: bool, only_free: bool
     ) -> tuple[IntArray, FloatArray]:

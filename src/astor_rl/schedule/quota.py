@@ -17,8 +17,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from astor_rl.checks import check_count, check_number
+from astor_rl.checks import check_choice, check_count, check_number
 from astor_rl.errors import PlanError
+from astor_rl.schedule.baselines.options import METHODS, Method
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -32,9 +33,13 @@ class ScheduleOptions:
     """Module 1.
 
     Attributes:
+        method: `astor`, or the published scheduler that stands in its place (docs/baselines.md);
+            of the other options here it reads `allow_repeats` alone.
         task_scheduling: give tasks quotas by utility; else the base mixture.
         prompt_scheduling: draw prompts by utility; else uniformly.
         tau: temperature of the softmax over tasks, in units of utility.
+        noise_correction: take se^2 / (2 tau) off a utility before the softmax; else the softmax
+            favours what is measured badly.
         mix: eps, the part of the batch that follows the base mixture whatever the utilities.
         warmup_steps: most revisions that the base mixture is used for at the start.
         min_groups: groups every task with prompts must have before warm-up ends early.
@@ -46,9 +51,11 @@ class ScheduleOptions:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    method: Method = "astor"
     task_scheduling: bool = True
     prompt_scheduling: bool = True
     tau: float = 0.25
+    noise_correction: bool = True
     mix: float = 0.2
     warmup_steps: int = 10
     min_groups: int = 8
@@ -56,6 +63,7 @@ class ScheduleOptions:
     allow_repeats: bool = False
 
     def __post_init__(self) -> None:
+        check_choice("schedule.method", self.method, METHODS)
         check_number("schedule.tau", self.tau, low=0, above=True)
         check_number("schedule.mix", self.mix, low=0, high=1)
         check_count("schedule.warmup_steps", self.warmup_steps, low=0)
@@ -192,6 +200,7 @@ class ShareStages:
 
     Attributes:
         base: the base mixture m.
+        method: with the published scheduler of `schedule.method`; equal to `base` with `astor`.
         potential: with learning potential as the utility.
         synergy: with the whole utility.
         cost: divided by tokens a prompt (equal to `synergy` unless cost-aware).
@@ -199,6 +208,7 @@ class ShareStages:
     """
 
     base: FloatArray
+    method: FloatArray
     potential: FloatArray
     synergy: FloatArray
     cost: FloatArray
@@ -207,4 +217,9 @@ class ShareStages:
     @classmethod
     def constant(cls, shares: FloatArray) -> ShareStages:
         """Stages at which nothing acts."""
-        return cls(shares, shares, shares, shares, shares)
+        return cls.by_method(shares, shares)
+
+    @classmethod
+    def by_method(cls, base: FloatArray, shares: FloatArray) -> ShareStages:
+        """Stages of which only the published scheduler's acts."""
+        return cls(base, shares, shares, shares, shares, shares)

@@ -7,8 +7,9 @@ token cost and its book of prompts. Its clock is the policy revision.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,10 @@ from numpy.typing import NDArray
 from astor_rl.checks import check_keys
 from astor_rl.errors import PlanError
 from astor_rl.plan import TaskSpec
+from astor_rl.schedule.baselines.arm import Arm, Seen
+from astor_rl.schedule.baselines.options import BaselineOptions
+from astor_rl.schedule.baselines.registry import make_arm
+from astor_rl.schedule.flights import Flight
 from astor_rl.schedule.prompts import Draw, PromptBook, PromptOptions
 from astor_rl.schedule.quota import (
     IntArray,
@@ -42,6 +47,7 @@ class Quotas:
         share: share of the plan.
         prompts: prompts in the plan.
         wanted: fractional prompts before rounding and availability.
+        terms, note: why, in the words of the published scheduler of `schedule.method`.
     """
 
     stages: ShareStages
@@ -49,6 +55,8 @@ class Quotas:
     share: FloatArray
     prompts: IntArray
     wanted: FloatArray
+    terms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    note: str = ""
 
 
 @dataclass(slots=True)
@@ -71,8 +79,10 @@ class Scheduler:
         prompts: PromptOptions,
         *,
         cost_half_life: float,
+        baseline: BaselineOptions | None = None,
     ) -> None:
         self._options = options
+        self._arm = make_arm(options.method, tasks, baseline or BaselineOptions())
         self._prompt_options = prompts
         self._cost_half_life = cost_half_life
         self._specs = {spec.name: spec for spec in tasks}
@@ -88,6 +98,13 @@ class Scheduler:
             if spec.name not in self._books:
                 self._books[spec.name] = PromptBook(spec.name, spec.keys, self._prompt_options)
                 self._courses[spec.name] = _Course()
+        if self._arm:
+            self._arm.update_tasks(tasks)
+
+    @property
+    def arm(self) -> Arm | None:
+        """The published scheduler that decides instead, if one does."""
+        return self._arm
 
     def book(self, task: str) -> PromptBook:
         """The prompts of a task."""
@@ -96,7 +113,7 @@ class Scheduler:
     @property
     def phase(self) -> Phase:
         """`warmup` while the base mixture is used because tasks are not measured yet."""
-        return "scheduled" if self._scheduled else "warmup"
+        return "scheduled" if self._scheduled or self._arm else "warmup"
 
     def advance(self, revision: int, groups: Mapping[str, int]) -> None:
         """End the warm-up when every task with prompts is measured, or it has lasted too long.
@@ -122,6 +139,8 @@ class Scheduler:
         """q' and how it came about, without rounding and availability."""
         ratio = np.array([spec.ratio for spec in self._specs.values()])
         mixture = ratio / ratio.sum()
+        if self._arm:
+            return ShareStages.by_method(mixture, self._arm.shares_at(snapshot))
         if not (self._scheduled and self._options.task_scheduling):
             return ShareStages.constant(mixture)
         tasks = [snapshot.tasks[name] for name in self._specs]
@@ -129,12 +148,15 @@ class Scheduler:
             [(t.potential, t.potential_se, t.utility, t.utility_se) for t in tasks]
         ).T
         tau = self._options.tau
+        if not self._options.noise_correction:
+            potential_se, utility_se = np.zeros_like(potential_se), np.zeros_like(utility_se)
         by_utility = utility_shares(mixture, utility, utility_se, tau=tau)
         by_cost = by_utility
         if self._options.cost_aware:
             by_cost = utility_shares(mixture, utility, utility_se, tau=tau, cost=self._costs())
         return ShareStages(
             base=mixture,
+            method=mixture,
             potential=utility_shares(mixture, potential, potential_se, tau=tau),
             synergy=by_utility,
             cost=by_cost,
@@ -157,19 +179,36 @@ class Scheduler:
         """
         stages = self.stages(snapshot)
         carry = np.array([self._courses[name].carry for name in self._specs])
+        caps = self._caps(available or {})
+        if self._arm and self._arm.strict:
+            caps = np.where(stages.floor > 0, caps, 0.0)
         free = apportion(stages.floor, total, carry)
-        real = apportion(stages.floor, total, carry, self._caps(available or {}))
+        real = apportion(stages.floor, total, carry, caps)
         for name, owed in zip(self._specs, real.carry.tolist(), strict=True):
             self._courses[name].carry = owed
         return Quotas(
-            stages, free.counts / total, real.counts / total, real.counts, stages.floor * total
+            stages,
+            free.counts / total,
+            real.counts / total,
+            real.counts,
+            stages.floor * total,
+            **self._words(),
         )
+
+    def _words(self) -> dict[str, Any]:
+        """The arm's own account of its decision."""
+        if self._arm is None:
+            return {}
+        note = f"{self._options.method}: {self._arm.note()}" if self._arm.note() else ""
+        return {"terms": {name: self._arm.terms(name) for name in self._specs}, "note": note}
 
     def requested(self, need: Mapping[str, int]) -> Quotas:
         """Exactly what the caller asked for, as quotas on which no part of the schedule acted."""
         counts = np.array([need.get(name, 0) for name in self._specs], dtype=np.int64)
         share = counts / counts.sum()
-        return Quotas(ShareStages.constant(share), share, share, counts, counts.astype(np.float64))
+        wanted = counts.astype(np.float64)
+        stages = ShareStages.constant(share)
+        return Quotas(stages, share, share, counts, wanted, **self._words())
 
     def _caps(self, available: Mapping[str, int]) -> FloatArray:
         return np.array([self._supply(name, available) for name in self._specs])
@@ -196,20 +235,83 @@ class Scheduler:
                     "flight, or set schedule.allow_repeats"
                 )
 
-    def draw(self, task: str, count: int, *, revision: int, rng: np.random.Generator) -> Draw:
-        """Draw a task's prompts and mark them as in flight."""
+    def keeps(self, outcomes: Sequence[float]) -> bool:
+        """Whether a group enters the update."""
+        return self._arm is None or not self._arm.filters or self._arm.keeps(outcomes)
+
+    def shortfall(self, flights: Sequence[Flight]) -> dict[str, int]:
+        """Prompts by task that a step's plan and its refills lack; see `Coordinator.shortfall`."""
+        arm = self._arm
+        if arm is None or not arm.filters or len(flights) > arm.rounds:
+            return {}
+        missing = Counter(item.task for item in flights[0].plan.items)
+        for flight in flights:
+            missing.subtract(flight.plan.items[slot].task for slot in flight.accepted())
+        need = {
+            task: int(
+                min(
+                    count,
+                    self._supply(task, {}),
+                    arm.replacements(task, self._books[task].free_indices()),
+                )
+            )
+            for task, count in missing.items()
+        }
+        return {task: count for task, count in need.items() if count > 0}
+
+    def draw(
+        self,
+        task: str,
+        count: int,
+        *,
+        revision: int,
+        rng: np.random.Generator,
+        refill: bool = False,
+    ) -> Draw:
+        """Draw a task's prompts and mark them as in flight.
+
+        Args:
+            task, count: what.
+            revision: the policy revision, to age evidence by.
+            rng: the coordinator's generator.
+            refill: the caller named the task's number of prompts (`need`).
+        """
+        if self._arm and self._arm.picks:
+            return self._pick(self._arm, task, count, rng, refill=refill)
         return self._books[task].draw(
             count,
             revision=revision,
             rng=rng,
-            by_utility=self._options.prompt_scheduling,
+            by_utility=self._options.prompt_scheduling and not self._arm,
             allow_repeats=self._options.allow_repeats,
+        )
+
+    def _pick(
+        self, arm: Arm, task: str, count: int, rng: np.random.Generator, *, refill: bool
+    ) -> Draw:
+        """The prompts that the arm chooses; free ones first, repeats where they are allowed."""
+        book = self._books[task]
+        parts: list[Draw] = []
+        pool = book.free_indices()
+        while count:
+            size = min(count, len(pool))
+            if size:
+                parts.append(book.take(arm.pick(task, pool, size, rng, refill=refill)))
+            count -= size
+            pool = np.arange(book.size)
+        return Draw(
+            tuple(row for part in parts for row in part.rows),
+            tuple(key for part in parts for key in part.keys),
+            tuple(chance for part in parts for chance in part.propensities),
         )
 
     def observe(
         self, task: str, row: int, revision: int, outcomes: Sequence[float], tokens: int
     ) -> None:
         """Take in one group: its prompt's evidence (row -1: the prompt is gone), and its cost."""
+        if self._arm:
+            index = self._books[task].index(row) if row >= 0 else -1
+            self._arm.observe(Seen(revision, task, index, tuple(outcomes)))
         if row >= 0:
             self._books[task].observe(row, revision, outcomes)
         if tokens > 0:
@@ -239,8 +341,9 @@ class Scheduler:
 
     def state_dict(self) -> dict[str, Any]:
         """Carry, costs, the warm-up latch and every task's prompts."""
-        names = [field.name for field in fields(_Course)]
+        names = [each.name for each in fields(_Course)]
         return {
+            **({"arm": self._arm.state_dict()} if self._arm else {}),
             "first_revision": self._first_revision,
             "scheduled": self._scheduled,
             "courses": {
@@ -264,9 +367,10 @@ class Scheduler:
         Raises:
             StateError: entries differ, or tasks or prompts do and `on_change` is `error`.
         """
-        check_keys("schedule", state, ["first_revision", "scheduled", "courses", "books"])
+        expected = ["first_revision", "scheduled", "courses", "books"]
+        check_keys("schedule", state, [*expected, *(["arm"] if self._arm else [])])
         known = self._books if on_change == "error" else self._books.keys() & state["books"].keys()
-        names = [field.name for field in fields(_Course)]
+        names = [each.name for each in fields(_Course)]
         if on_change == "error":
             check_keys("schedule's tasks", state["books"], self._books)
         rows = {}
@@ -278,4 +382,6 @@ class Scheduler:
             self._courses[task] = _Course(**state["courses"][task])
         self._first_revision = state["first_revision"]
         self._scheduled = bool(state["scheduled"])
+        if self._arm:
+            self._arm.load_state_dict(state["arm"], adapt=on_change == "adapt")
         return rows

@@ -46,6 +46,9 @@ class SynergyOptions:
             all tasks share and that looks like synergy. Read by the engine.
         sketch_dim: dimensions of the CountSketch that the engine uses beyond `memory_limit_mb`.
         memory_limit_mb: memory the engine may spend on half-gradients before it sketches, MiB.
+        estimator: `corrected` estimates norms from two halves, without their noise; `plain` is
+            the cosine of whole-batch gradients, which noise pulls to 0.
+        shrink: let S (1 - SE^2 / S^2) enter the utility; else S as it is.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -56,8 +59,11 @@ class SynergyOptions:
     sketch_dim: int = 65536
     memory_limit_mb: int = 1024
     enabled: bool = True
+    estimator: Literal["corrected", "plain"] = "corrected"
+    shrink: bool = True
 
     def __post_init__(self) -> None:
+        check_choice("synergy.estimator", self.estimator, ("corrected", "plain"))
         check_count("synergy.every", self.every, low=1)
         check_number("synergy.half_life", self.half_life, low=0, above=True)
         check_choice("synergy.gradient", self.gradient, ("policy", "total"))
@@ -177,6 +183,8 @@ class Synergy:
         full = (full + full.T) / 2  # exactly symmetric, so that both tasks of a pair get one number
         half = np.diagonal(gram[0::2, 1::2])
         norm = np.diagonal(full).copy()
+        if self._options.estimator == "plain":
+            half = norm
         alive = norm > 0
         index, full, half, norm = index[alive], full[np.ix_(alive, alive)], half[alive], norm[alive]
         known = self._norm_weight_K[index] > 0
@@ -286,6 +294,13 @@ class Synergy:
             revision=None if revision < 0 else revision,
         )
 
+    def cosines(self, task: str) -> dict[str, float]:
+        """The corrected cosines of one task with those others whose cosine is known."""
+        k = self._names.index(task)
+        clipped_K = np.clip(self._cosine_KK[k], -1, 1).tolist()
+        known = np.flatnonzero(self._resolved_KK[k]).tolist()
+        return {self._names[j]: clipped_K[j] for j in known}
+
     def unresolved(self) -> Sequence[tuple[str, str]]:
         """Pairs of tasks whose cosine is not known."""
         return self._unresolved
@@ -303,6 +318,8 @@ class Synergy:
             return SynergyEstimate(None, None, 0.0, 0.0, revision)
         value, se = float(self._mean_K[k]), float(self._mean_se_K[k])
         keep = max(0.0, 1 - (se / value) ** 2) if value else 0.0
+        if not self._options.shrink:
+            keep = 1.0
         return SynergyEstimate(value, se, value * keep, se * math.sqrt(keep), revision)
 
     def _arrays(self) -> dict[str, NDArray[Any]]:

@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Self
 
-from astor_rl.errors import AstorError, RewardError
+from astor_rl.engines.judging import judge
 from astor_rl.tasks.base import Task
 from astor_rl.types import Example, Invalid, Rollout, Score
 
@@ -38,23 +38,8 @@ class RewardWorker:
 
     async def _score(self, name: str, example: Example, rollouts: Sequence[Rollout]) -> Verdicts:
         where = f"task {name!r}, example {example.origin} ({example.key})"
-        try:
-            verdicts = await self._tasks[name].score([(example, rollout) for rollout in rollouts])
-        except AstorError as error:
-            raise type(error)(f"{where}: {error}") from error
-        except Exception as error:
-            raise RewardError(
-                f"{where}: score() raised {type(error).__name__}: {error}; "
-                "return Invalid(reason) for what can't be judged"
-            ) from error
-        if len(verdicts) != len(rollouts):
-            raise RewardError(
-                f"{where}: score() returned {len(verdicts)} verdicts for {len(rollouts)} rollouts"
-            )
-        for verdict in verdicts:
-            if not isinstance(verdict, Score | Invalid):
-                raise RewardError(f"{where}: score() returned {verdict!r}, not Score or Invalid")
-        return verdicts
+        pairs = [(example, rollout) for rollout in rollouts]
+        return await judge(self._tasks[name], pairs, where=where)
 
     def close(self) -> None:
         """Stop the loop; scores still under way are dropped."""

@@ -56,6 +56,7 @@ from astor_rl.report.trackers import Trackers, check_trackers
 from astor_rl.rollout.base import Sampler
 from astor_rl.sandbox.api import SandboxPool
 from astor_rl.sandbox.opening import open_pool
+from astor_rl.schedule.baselines.registry import FILTERING
 
 T = TypeVar("T")
 
@@ -117,6 +118,19 @@ def _train_here(
             for change in folder.changed:
                 console.note(f"changed since the last session: {change}")
             _Run(config, folder, console, here, base_dir).execute()
+
+
+def check_processes(config: RunConfig, processes: int) -> None:
+    """Refuse what several processes can't do together.
+
+    Raises:
+        CapabilityError: `schedule.method` replaces groups within a step.
+    """
+    if processes > 1 and config.schedule.method in FILTERING:
+        raise CapabilityError(
+            f"schedule.method is {config.schedule.method!r}, which replaces groups within a step; "
+            f"the local engine does that on one process and has {processes}"
+        )
 
 
 def _digest(tasks: Sequence[PreparedTask]) -> str:
@@ -196,7 +210,9 @@ class _Run:
     def _check(self, tasks: Sequence[PreparedTask], loaded: LoadedModel) -> None:
         """What would otherwise be found out after the warm-up."""
         config = self._config
-        prompts = sum(len(task.train) for task in tasks)
+        check_processes(config, self._world.size)
+        alone = config.baseline.task if config.schedule.method == "single" else None
+        prompts = sum(len(task.train) for task in tasks if alone in (None, task.name))
         if prompts < config.prompts_per_step and not config.schedule.allow_repeats:
             raise ConfigError(
                 f"prompts_per_step is {config.prompts_per_step} and there are {prompts} training "

@@ -10,7 +10,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,9 @@ from astor_rl.engines.local.rewards import RewardWorker, Verdicts
 from astor_rl.engines.local.update import Group, Updater, UpdateResult
 from astor_rl.engines.preparation import PreparedTask
 from astor_rl.errors import StateError
-from astor_rl.plan import GroupOutcome, PlanItem, StepPlan, TaskSpec
+from astor_rl.plan import GroupOutcome, PlanItem, StepPlan, TaskSpec, UpdateStats
 from astor_rl.rollout.base import Request, Sampler
+from astor_rl.schedule.baselines.registry import FILTERING
 from astor_rl.types import Example, Rollout, Score
 
 
@@ -50,13 +51,22 @@ def build_coordinator(config: RunConfig, tasks: Sequence[PreparedTask]) -> Coord
                 beta=config.beta if task.config.beta is None else task.config.beta,
                 num_generations=task.config.num_generations or config.num_generations,
                 max_tokens=task.config.max_completion_length or config.max_completion_length,
+                difficulty=_difficulties(task.train),
             )
             for task in tasks
         ],
         prompts_per_step=config.prompts_per_step,
         options=config.coordinator_options(),
         seed=config.seed,
+        refills=True,
     )
+
+
+def _difficulties(examples: Sequence[Example]) -> tuple[float, ...] | None:
+    """Of a task's examples, unknown ones in the middle; None when all are unknown."""
+    if all(example.difficulty is None for example in examples):
+        return None
+    return tuple(0.5 if e.difficulty is None else e.difficulty for e in examples)
 
 
 class LocalTrainer:
@@ -105,28 +115,61 @@ class LocalTrainer:
         groups = self._sample_and_score(plan, clock)
 
         self._observe_groups(plan, groups)
+        refills, trained = self._refill(plan, groups, clock)
         clock.lap("coordination")
 
-        update = self._updater.update(groups, probe=plan.probe, step=revision)
+        update = self._updater.update(trained, probe=plan.probe, step=revision)
         clock.lap("update")
 
-        coordination = self._observe_update(plan, update)
+        coordination = self._observe_update([plan, *refills], update)
         clock.lap("coordination")
 
         self.steps_done += 1
         self._policy.update_sampler(self._sampler, revision=self.steps_done)
         clock.lap("sync")
 
+        if refills:
+            plan = _with_refills(plan, refills, len(trained))
         return self._record(plan, groups, update, coordination, clock)
 
-    def _plan(self, revision: int) -> StepPlan:
-        plan = self._coordinator.plan(revision=revision) if self._coordinator else None
+    def _plan(self, revision: int, need: Mapping[str, int] | None = None) -> StepPlan:
+        plan = self._coordinator.plan(revision=revision, need=need) if self._coordinator else None
         return self._world.broadcast(plan)
 
-    def _sample_and_score(self, plan: StepPlan, clock: _Clock) -> list[Group]:
+    def _refill(
+        self, plan: StepPlan, groups: list[Group], clock: _Clock
+    ) -> tuple[list[StepPlan], list[Group]]:
+        """Replace the groups that the schedule refuses, if it is one that does.
+
+        Returns:
+            The refills' plans, and the groups to train on. `groups` gets all that were sampled.
+            Where every group was refused the plan's own are trained on: they hold no advantage,
+            and the step is the KL term's.
+        """
+        coordinator = self._coordinator
+        if coordinator is None or self._config.schedule.method not in FILTERING:
+            return [], list(groups)
+        plans, parts = [plan], [list(groups)]
+        while need := coordinator.shortfall([each.id for each in plans]):
+            clock.lap("coordination")
+            refill = self._plan(plan.revision, need)
+            part = self._sample_and_score(refill, clock, attempt=len(plans))
+            self._observe_groups(refill, part)
+            plans.append(refill)
+            parts.append(part)
+            groups += part
+        kept = [
+            group
+            for each, part in zip(plans, parts, strict=True)
+            for group in part
+            if group.item.slot in coordinator.accepted(each.id)
+        ]
+        return plans[1:], kept or parts[0]
+
+    def _sample_and_score(self, plan: StepPlan, clock: _Clock, *, attempt: int = 0) -> list[Group]:
         """This rank's groups of the plan, sampled and judged; judging overlaps sampling."""
         items = {item.slot: item for item in self._world.mine(plan.items)}
-        requests = [self._request(plan, item) for item in items.values()]
+        requests = [self._request(plan, item, attempt) for item in items.values()]
         rollouts: dict[int, list[Rollout]] = defaultdict(list)
         verdicts: dict[int, Future[Verdicts]] = {}
         for slot, rollout in self._sampler.sample(requests):
@@ -145,10 +188,11 @@ class LocalTrainer:
         clock.lap("reward")
         return groups
 
-    def _request(self, plan: StepPlan, item: PlanItem) -> Request:
+    def _request(self, plan: StepPlan, item: PlanItem, attempt: int) -> Request:
         messages, ids = self._tasks[item.task].prompts[item.key]
         # A function of the plan alone, so that a resumed run samples what the first would have.
-        seed = np.random.SeedSequence((self._config.seed, plan.revision, item.slot))
+        # A trailing 0 changes no SeedSequence: only refills draw from streams of their own.
+        seed = np.random.SeedSequence((self._config.seed, plan.revision, item.slot, attempt))
         return Request(
             id=item.slot,
             messages=messages,
@@ -165,10 +209,11 @@ class LocalTrainer:
         if self._coordinator:
             self._coordinator.observe_groups(plan.id, everyone)
 
-    def _observe_update(self, plan: StepPlan, update: UpdateResult) -> dict[str, float]:
+    def _observe_update(self, plans: Sequence[StepPlan], update: UpdateResult) -> dict[str, float]:
         if not self._coordinator:
             return {}
-        self._coordinator.observe_update(plan.id, plan.revision + 1, update.stats)
+        for plan, stats in zip(plans, (update.stats, *[UpdateStats()] * len(plans)), strict=False):
+            self._coordinator.observe_update(plan.id, plan.revision + 1, stats)
         return self._coordinator.metrics()
 
     def _record(
@@ -213,6 +258,17 @@ class LocalTrainer:
             self._coordinator.load_state_dict(state["coordinator"])
         self.steps_done = int(state["steps_done"])
         self._policy.update_sampler(self._sampler, revision=self.steps_done)
+
+
+def _with_refills(plan: StepPlan, refills: Sequence[StepPlan], trained: int) -> StepPlan:
+    """The step's plan, its receipt telling of the refills."""
+    sampled = sum(len(refill.items) for refill in refills)
+    note = (
+        f"{len(refills)} refills of {sampled} prompts for refused groups; the update has {trained} "
+        f"of {len(plan.items) + sampled} groups"
+    )
+    receipt = replace(plan.receipt, notes=(*plan.receipt.notes, note))
+    return replace(plan, receipt=receipt)
 
 
 class _Clock:

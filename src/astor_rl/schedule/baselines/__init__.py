@@ -1,1 +1,1 @@
-"""Schedulers that others published, for comparison."""
+"""Schedulers that others published, for comparison (docs/baselines.md)."""

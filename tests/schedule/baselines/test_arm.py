@@ -1,0 +1,35 @@
+"""Absolute advantages by hand, and the clock of an arm."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from astor_rl.schedule.baselines.arm import absolute_advantages, varies
+
+
+@pytest.mark.parametrize("right", range(9))
+def test_mean_absolute_advantage_of_right_and_wrong_answers(right):
+    """2 sqrt(p (1 - p)): for 2 of 8, |1 - 1/4| / sqrt(3/16) twice and |0 - 1/4| / ... six times."""
+    found = absolute_advantages([1.0] * right + [0.0] * (8 - right))
+    p = right / 8
+    assert math.fsum(found) / 8 == pytest.approx(2 * math.sqrt(p * (1 - p)))
+
+
+def test_equal_outcomes_have_no_advantage_whatever_they_are():
+    # 0.1 * 3 / 3 is not 0.1 in floating point: a float deviation would not be 0.
+    assert absolute_advantages([0.1] * 3) == [0.0] * 3
+    assert absolute_advantages([]) == []
+    assert not varies([0.1] * 3)
+    assert not varies([])
+    assert varies([0.1, 0.2])
+
+
+def test_shares_hold_for_a_revision_and_learn_between_revisions(bench):
+    each = bench("sec")
+    first = each.shares()
+    each.feed("a", 0, 1)
+    each.revision = 0
+    assert each.shares() == first
+    assert each.shares() != first

@@ -1,0 +1,67 @@
+"""Dynamic sampling: what is refused, what is asked for instead, and when it ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from astor_rl.plan import GroupOutcome, StepPlan
+
+
+def report(each, plan: StepPlan, mixed: set[str]) -> None:
+    """Tasks in `mixed` have one right answer of four, the others none."""
+    each.coordinator.observe_groups(
+        plan.id,
+        [GroupOutcome(i.slot, (float(i.task in mixed), 0.0, 0.0, 0.0)) for i in plan.items],
+    )
+
+
+def test_a_refill_asks_for_what_each_task_lacks(world):
+    """8 prompts of 2 tasks: 4 of a are kept, 4 of b are refused; the refill brings 4 good b."""
+    each = world("dapo", names="ab")
+    plan = each.coordinator.plan(revision=0)
+    assert each.coordinator.shortfall([plan.id]) == {}  # nothing is refused before it is seen
+    report(each, plan, {"a"})
+    need = each.coordinator.shortfall([plan.id])
+    assert need == {"b": 4}
+    kept = each.coordinator.accepted(plan.id)
+    assert {plan.items[slot].task for slot in kept} == {"a"}
+
+    refill = each.coordinator.plan(revision=0, need=need)
+    assert not {item.key for item in refill.items} & {item.key for item in plan.items}
+    report(each, refill, {"b"})
+    assert each.coordinator.shortfall([plan.id, refill.id]) == {}
+    assert each.coordinator.accepted(refill.id) == (0, 1, 2, 3)
+
+
+def test_groups_without_a_verdict_are_replaced_too(world):
+    each = world("dapo", names="ab")
+    plan = each.coordinator.plan(revision=0)
+    groups = [GroupOutcome(item.slot, (), invalid=8) for item in plan.items]
+    each.coordinator.observe_groups(plan.id, groups)
+    assert sum(each.coordinator.shortfall([plan.id]).values()) == 8
+
+
+def test_rounds_end_and_so_do_prompts(world):
+    each = world("dapo", names="ab", max_rounds=2, size=11)
+    plans = [each.coordinator.plan(revision=0)]
+    report(each, plans[0], set())
+    while need := each.coordinator.shortfall([plan.id for plan in plans]):
+        plans.append(each.coordinator.plan(revision=0, need=need))
+        report(each, plans[-1], set())
+    # 8 of 22, then 8 more; the third plan finds 3 + 3 free, and rounds are used up.
+    assert [Counter(i.task for i in plan.items) for plan in plans] == [
+        {"a": 4, "b": 4},
+        {"a": 4, "b": 4},
+        {"a": 3, "b": 3},
+    ]
+
+
+@pytest.mark.parametrize("method", ["astor", "uniform", "sec", "mopps"])
+def test_others_refuse_nothing(world, method):
+    each = world(method, names="ab")
+    plan = each.coordinator.plan(revision=0)
+    report(each, plan, set())
+    assert each.coordinator.accepted(plan.id) == tuple(range(8))
+    assert each.coordinator.shortfall([plan.id]) == {}
