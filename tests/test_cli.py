@@ -51,13 +51,15 @@ def finished(tmp_path: Path) -> Path:
 def test_help_names_every_command_and_where_to_begin(astor: Astor) -> None:
     done = astor("--help")
     assert done.returncode == 0
-    for command in ("train", "eval", "doctor", "report", "mine", "validate"):
+    for command in ("train", "eval", "doctor", "report", "why", "merge", "mine", "validate"):
         assert command in done.stdout
     assert "astor doctor" in done.stdout
     assert done.stderr == ""
 
 
-@pytest.mark.parametrize("command", ["train", "eval", "doctor", "report", "mine", "validate"])
+@pytest.mark.parametrize(
+    "command", ["train", "eval", "doctor", "report", "why", "merge", "mine", "validate"]
+)
 def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([command, "--help"]) == 0
     assert "Usage: astor" in capsys.readouterr().out

@@ -9,15 +9,19 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from astor_rl.calibrate.kl import CalibrateOptions
-from astor_rl.coordinator import CoordinatorOptions
+from astor_rl.coordinator_options import CoordinatorOptions
 from astor_rl.errors import ConfigError, SandboxError
+from astor_rl.plan import TaskSpec
 from astor_rl.sandbox.remote.address import check_exposure, check_url
+from astor_rl.schedule.baselines.options import BaselineOptions
+from astor_rl.schedule.baselines.registry import make_arm
 from astor_rl.schedule.prompts import PromptOptions
 from astor_rl.schedule.quota import ScheduleOptions
 from astor_rl.tasks.registry import KINDS
@@ -96,6 +100,23 @@ class SandboxConfig(_Section):
         return as_list(self.url)
 
 
+class VerlConfig(_Section):
+    """The distributed engine: what the run file's other keys don't say (docs/verl.md)."""
+
+    nnodes: PositiveCount = 1
+    n_gpus_per_node: PositiveCount = 8
+    rollout: Text = "vllm"
+    """Who samples, by verl's name."""
+    tensor_model_parallel_size: PositiveCount = 1
+    """GPUs that share one sampler."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """Part of a GPU's memory that the sampler takes while it samples."""
+    reward_workers: PositiveCount = 8
+    """Processes that judge, each with `sandbox.workers` sandboxes."""
+    options: dict[str, Any] = {}
+    """verl's own keys, dotted or nested; they win over what the run file's keys become."""
+
+
 class EvalConfig(_Section):
     """Held-out evaluation."""
 
@@ -148,7 +169,7 @@ class RunConfig(_Section):
 
     model: Text
     tasks: Annotated[list[TaskConfig], Field(min_length=1)]
-    engine: Literal["local"] = "local"
+    engine: Literal["local", "verl"] = "local"
     output_dir: Text = "runs/astor"
     seed: Count = 0
     max_steps: Count = 100
@@ -205,10 +226,12 @@ class RunConfig(_Section):
     sandbox: SandboxConfig = SandboxConfig()
     eval: EvalConfig = EvalConfig()
     data: DataConfig = DataConfig()
+    verl: VerlConfig = VerlConfig()
     potential: PotentialOptions = PotentialOptions()
     synergy: SynergyOptions = SynergyOptions()
     utility: UtilityOptions = UtilityOptions()
     schedule: ScheduleOptions = ScheduleOptions()
+    baseline: BaselineOptions = BaselineOptions()
     prompts: PromptOptions = PromptOptions()
     calibrate: CalibrateOptions = CalibrateOptions()
 
@@ -230,6 +253,9 @@ class RunConfig(_Section):
                 "switch both on, or warmup.lora off"
             )
         _check_servers(self.sandbox)
+        options = self.coordinator_options().in_effect()
+        specs = [TaskSpec(task.name, ()) for task in sorted(self.tasks, key=lambda t: t.name)]
+        make_arm(options.schedule.method, specs, options.baseline)  # refuses what doesn't fit
         if self.data.validation_share + self.data.test_share >= 1:
             raise ValueError(
                 "data: validation_share + test_share is "
@@ -239,11 +265,15 @@ class RunConfig(_Section):
 
     def coordinator_options(self) -> CoordinatorOptions:
         """The core's sections as the coordinator takes them."""
+        baseline = self.baseline
+        if baseline.horizon is None:
+            baseline = replace(baseline, horizon=max(1, self.max_steps))
         return CoordinatorOptions(
             potential=self.potential,
             synergy=self.synergy,
             utility=self.utility,
             schedule=self.schedule,
+            baseline=baseline,
             prompts=self.prompts,
             calibrate=self.calibrate,
         )
@@ -306,11 +336,23 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
 
 def parse_config(raw: dict[str, Any], *, origin: str = "config") -> RunConfig:
     """Check a plain mapping. Raises `ConfigError` as `load_config` does."""
+    raw = _engine_as_section(raw)
     try:
         # JSON mode is strict about scalars ("8" is no number) yet takes tables for dataclasses.
         return RunConfig.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         raise ConfigError(f"{origin}: {_one_line(error, raw)}") from None
+
+
+def _engine_as_section(raw: dict[str, Any]) -> dict[str, Any]:
+    """`[engine.verl]` says in one what `engine = "verl"` and `[verl]` say in two."""
+    engine = raw.get("engine")
+    if not isinstance(engine, dict) or len(engine) != 1 or not engine.keys() <= {"verl"}:
+        return raw
+    ((name, keys),) = engine.items()
+    if name in raw:
+        raise ConfigError(f"[engine.{name}] and [{name}] are two names of one table; keep one")
+    return {**raw, "engine": name, name: keys}
 
 
 def apply_override(raw: dict[str, Any], override: str) -> None:

@@ -15,6 +15,7 @@ import typer
 
 from astor_rl import __version__
 from astor_rl.cli import sandbox as sandbox_commands
+from astor_rl.cli import verl as verl_commands
 from astor_rl.cli.errors import FAILED, USAGE, fail, one_line_errors, sigterm_interrupts
 
 _EPILOG = """
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 
 app.add_typer(sandbox_commands.app, name="sandbox")
+app.command("export-verl")(verl_commands.export_verl)
 
 ConfigPath = Annotated[
     Path, typer.Argument(metavar="CONFIG", help="The run file (TOML), or a run's config.json.")
@@ -92,9 +94,12 @@ def train(
     with one_line_errors(debug=debug, folder=folder, resume=again), sigterm_interrupts():
         # Importing torch takes seconds; the first sign of life must not.
         typer.echo(f"astor {__version__}: {config} -> {folder}")
+        base_dir = verl_commands.base_dir_of(config)
+        if run.engine == "verl":
+            verl_commands.train(run, base_dir=base_dir, resume=resume)
+            return
         from astor_rl.engines.local.run import train as train_locally
         from astor_rl.report.console import make_console
-        from astor_rl.report.run_folder import holds_run, read_base_dir
 
         train_locally(
             run,
@@ -102,7 +107,7 @@ def train(
                 make_console, live=False if plain else None, quiet=not debug
             ),
             resume=resume,
-            base_dir=read_base_dir(config.parent) if holds_run(config.parent) else config.parent,
+            base_dir=base_dir,
         )
 
 
@@ -149,6 +154,40 @@ def evaluate(
 
 
 @app.command()
+def merge(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Finished runs from the same weights.")
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="A new model folder.")
+    ],
+    method: Annotated[
+        str, typer.Option("--method", help="linear, ties, dare_linear or dare_ties.")
+    ] = "ties",
+    density: Annotated[
+        float, typer.Option("--density", help="Share of each task vector that is kept.")
+    ] = 0.2,
+    scale: Annotated[float, typer.Option("--scale", help="Factor on the merged vector.")] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="Of what DARE drops.")] = 0,
+    whole: Annotated[
+        bool, typer.Option("--whole", help="Merge all weights, not the LoRA adapters.")
+    ] = False,
+    plain: Plain = False,
+    debug: Debug = False,
+) -> None:
+    """Merge the final models of several runs (specialists) into one."""
+    with one_line_errors(debug=debug):
+        from astor_rl.cli.merging import RECORD, merge_runs
+        from astor_rl.evaluate.merging import merge_options
+        from astor_rl.report.console import make_console
+
+        options = merge_options(method, density=density, scale=scale, seed=seed)
+        with make_console(live=False if plain else None, quiet=not debug) as console:
+            space = merge_runs(runs, output, options, console=console, whole=whole)
+        typer.echo(f"merged the {space} of {len(runs)} runs by {method}: {output} ({RECORD})")
+
+
+@app.command()
 def report(
     run: RunPath,
     as_json: AsJson = False,
@@ -170,6 +209,25 @@ def report(
             typer.echo(dumps(summary.as_dict(), indent=1))
         else:
             render(summary, sys.stdout)
+
+
+@app.command()
+def why(
+    run: RunPath,
+    step: Annotated[
+        int | None, typer.Option("-s", "--step", min=1, help="The RL step; default: the last.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("-t", "--task", help="Only this task.")] = None,
+    debug: Debug = False,
+) -> None:
+    """Say why a step's batch was what it was: each task's share and KL coefficient."""
+    with one_line_errors(debug=debug):
+        from astor_rl.report.text import shows_blocks
+        from astor_rl.report.why import why as explain
+
+        for line in explain(run, step=step, task=task):
+            # `±` is the only character beyond ASCII that isn't the user's own.
+            typer.echo(line if shows_blocks(sys.stdout) else line.replace("±", "+-"))
 
 
 @app.command()
