@@ -336,8 +336,8 @@ class Coordinator:
 
     def _halves(self, count: int) -> list[int]:
         """A random split of a task's groups into two halves; the odd one goes to either."""
-        order = self._rng.permutation(count) + int(self._rng.integers(2))
-        return [int(place) % 2 for place in order]
+        order = self._rng.permutation(count) + self._rng.integers(2)
+        return [place % 2 for place in order.tolist()]
 
     def _is_probe(self, revision: int) -> bool:
         """Whether gradients are compared at this revision; all its plans agree."""

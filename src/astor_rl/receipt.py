@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from astor_rl.calibrate.kl import TaskCalibration
 from astor_rl.plan import Receipt, TaskReceipt, TaskSpec
 from astor_rl.schedule.scheduler import Phase, Quotas, Scheduler
@@ -41,20 +43,35 @@ def explain(
         A receipt whose parts add up to each task's share.
     """
     stages, found = quotas.stages, [*notes, *([quotas.note] if quotas.note else [])]
+    shares = (
+        stages.base,
+        stages.method,
+        stages.potential,
+        stages.synergy,
+        stages.cost,
+        stages.floor,
+        quotas.rounded,
+        quotas.share,
+    )
+    # Whole columns at once: one element of an array costs as much as a column of 256 tasks.
+    parts = np.diff(shares, axis=0).T.tolist()
+    share, base, rounded = quotas.share.tolist(), stages.base.tolist(), quotas.rounded.tolist()
+    prompts, wanted = quotas.prompts.tolist(), quotas.wanted.tolist()
     receipts = {}
     for k, spec in enumerate(tasks):
         kl, utility = calibration[spec.name], snapshot.tasks[spec.name]
+        method, potential, synergy, cost, floor, rounding, availability = parts[k]
         receipts[spec.name] = TaskReceipt(
-            base=float(stages.base[k]),
-            method=float(stages.method[k] - stages.base[k]),
-            potential=float(stages.potential[k] - stages.method[k]),
-            synergy=float(stages.synergy[k] - stages.potential[k]),
-            cost=float(stages.cost[k] - stages.synergy[k]),
-            floor=float(stages.floor[k] - stages.cost[k]),
-            rounding=float(quotas.rounded[k] - stages.floor[k]),
-            availability=float(quotas.share[k] - quotas.rounded[k]),
-            share=float(quotas.share[k]),
-            prompts=int(quotas.prompts[k]),
+            base=base[k],
+            method=method,
+            potential=potential,
+            synergy=synergy,
+            cost=cost,
+            floor=floor,
+            rounding=rounding,
+            availability=availability,
+            share=share[k],
+            prompts=prompts[k],
             beta=kl.beta,
             beta_base=spec.beta,
             beta_multiplier=kl.factor,
@@ -63,11 +80,8 @@ def explain(
             utility_se=utility.utility_se,
             terms=dict(quotas.terms.get(spec.name, {})),
         )
-        if quotas.share[k] < quotas.rounded[k]:
-            found.append(
-                f"task {spec.name} is short of prompts: {quotas.prompts[k]} of "
-                f"{quotas.wanted[k]:.1f}"
-            )
+        if share[k] < rounded[k]:
+            found.append(f"task {spec.name} is short of prompts: {prompts[k]} of {wanted[k]:.1f}")
         if phase == "scheduled" and not utility.groups and not quotas.terms:
             found.append(f"task {spec.name} was never measured; it counts as the others' mean")
     if unresolved:
