@@ -68,7 +68,7 @@ def write_run(folder: Path, model: Path, blocks: dict[str, dict[str, Any]], **ch
         "num_generations": 4,
         "max_completion_length": 6,
         "max_prompt_length": 40,
-        "micro_batch_tokens": 96,
+        "micro_batch_tokens": 160,
         "learning_rate": 0.01,
         "beta": 0.01,
         "eval": {"examples": 0},

@@ -29,7 +29,11 @@ def run(**changes: Any) -> RunConfig:
         ({"lr_scheduler_type": "linear"}, "lr_scheduler_type is 'linear'"),
         ({"mask_truncated_completions": True}, "mask_truncated_completions"),
         ({"resume_from_checkpoint": "x"}, "resume_from_checkpoint is 'x'"),
-        ({"micro_batch_tokens": 64}, "needs room for the longest sequence, 768 tokens"),
+        ({"micro_batch_tokens": 700}, "needs room for the longest sequence .* 768 tokens"),
+        (
+            {"micro_batch_tokens": 99, "max_prompt_length": 40, "max_completion_length": 6},
+            "rows it fills batches up with, 128 tokens",
+        ),
         ({"tasks": [{**TASK, "max_completion_length": 300}]}, "is 300; verl's limit"),
         ({"tasks": [{**TASK, "options": {"turns": 2}}]}, r"options\.turns is 2"),
     ],
@@ -58,6 +62,10 @@ def test_the_rank_of_an_adapter_is_whole():
         ("actor_rollout_ref.actor.kl_loss_coef", 0.1, "is 0.1; .* must be 0.0"),
         ("actor_rollout_ref.actor.ppo_mini_batch_size", 8, "is 8; .* must be 16"),
         ("data.train_batch_size", 32, "must be 16"),
+        ("data.max_response_length", 999, "must be 256: max_completion_length says it"),
+        ("actor_rollout_ref.rollout.n", 4, "must be 8: it is the largest"),
+        ("actor_rollout_ref.rollout.temperature", 0.5, "must be 1.0"),
+        ("actor_rollout_ref.actor.use_kl_loss", False, "must be true"),
     ],
 )
 def test_verls_own_keys_are_refused_too(option: str, value: Any, says: str):

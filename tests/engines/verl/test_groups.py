@@ -108,6 +108,7 @@ def test_without_a_task_with_both_halves_nothing_is_measured():
 
 def test_metrics_by_task():
     found = groups().metrics()
+    assert found["tokens/generated"] == sum(TOKENS) - 1  # the synthetic row's doesn't count
     assert found["task/io/reward/mean"] == pytest.approx(3 / 5)
     assert found["task/io/reward/format"] == pytest.approx(4 / 5)
     assert found["task/io/batch/groups"] == 2

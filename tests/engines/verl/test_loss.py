@@ -13,7 +13,7 @@ from torch import Tensor
 from verl.utils import tensordict_utils as tu
 from verl.workers.config import FSDPActorConfig
 
-from astor_rl.engines.verl.hydra import _AGGREGATION
+from astor_rl.engines.verl.hydra import AGGREGATION
 from astor_rl.engines.verl.loss import KL_COEF, SAMPLES, TASK_ID, astor_loss
 from astor_rl.errors import CapabilityError
 from astor_rl.policy.loss import LossBatch, LossConfig, LossNormalizer, grpo_loss
@@ -105,7 +105,7 @@ def actor(loss_type: str = "dapo", kl: str = "low_var_kl") -> FSDPActorConfig:
         rollout_n=2,
         ppo_mini_batch_size=2,
         ppo_micro_batch_size_per_gpu=1,
-        loss_agg_mode=_AGGREGATION[loss_type],
+        loss_agg_mode=AGGREGATION[loss_type],
         loss_scale_factor=HORIZON if loss_type == "dr_grpo" else None,
         clip_ratio_c=1e6,
         use_kl_loss=True,

@@ -10,6 +10,9 @@ from astor_rl.config import RunConfig
 from astor_rl.errors import CapabilityError
 from astor_rl.schedule.baselines.registry import FILTERING
 
+_FILLER_TOKENS = 128
+"""Length of verl's synthetic rows (`SYNTHETIC_PADDING_SEQ_LEN`)."""
+
 
 def check_run(config: RunConfig) -> None:
     """Refuse a run file that asks for what this engine doesn't do.
@@ -51,11 +54,11 @@ def _complaints(config: RunConfig) -> Iterator[str]:
             f"a task's max_completion_length is {longest}; verl's limit is the run's, "
             f"{config.max_completion_length}: raise max_completion_length"
         )
-    needed = config.max_prompt_length + config.max_completion_length
+    needed = max(config.max_prompt_length + config.max_completion_length, _FILLER_TOKENS)
     if config.micro_batch_tokens < needed:
         yield (
             f"micro_batch_tokens is {config.micro_batch_tokens}; verl needs room for the longest "
-            f"sequence, {needed} tokens"
+            f"sequence and for the rows it fills batches up with, {needed} tokens"
         )
     for task in config.tasks:
         if task.options.get("turns", 1) != 1:
@@ -102,21 +105,31 @@ def check_verl(config: Any, run: RunConfig) -> None:
     """
     from omegaconf import OmegaConf
 
-    required = {
-        **_REQUIRED,
-        "data.train_batch_size": (run.prompts_per_step, "it is the run's prompts_per_step"),
-        "actor_rollout_ref.actor.ppo_mini_batch_size": (
-            run.prompts_per_step,
-            "a step is one update of the whole batch",
-        ),
-    }
-    for key, (wanted, why) in required.items():
+    for key, (wanted, why) in {**_REQUIRED, **_of_the_run(run)}.items():
         found = OmegaConf.select(config, key)
         if found != wanted and not (found is None and wanted is False):
             raise CapabilityError(
                 f"verl's {key} is {_shown(found)}; with this engine it must be {_shown(wanted)}: "
                 f"{why}"
             )
+
+
+def _of_the_run(run: RunConfig) -> dict[str, tuple[Any, str]]:
+    """What the run file says and this engine counts on; to change it, change it there."""
+    groups = [task.num_generations or run.num_generations for task in run.tasks]
+    betas = [run.beta if task.beta is None else task.beta for task in run.tasks]
+    actor, rollout = "actor_rollout_ref.actor", "actor_rollout_ref.rollout"
+    return {
+        "data.train_batch_size": (run.prompts_per_step, "it is the run's prompts_per_step"),
+        "data.max_response_length": (run.max_completion_length, "max_completion_length says it"),
+        f"{actor}.ppo_mini_batch_size": (
+            run.prompts_per_step,
+            "a step is one update of the whole batch",
+        ),
+        f"{actor}.use_kl_loss": (any(betas), "the reference model is there where a beta is"),
+        f"{rollout}.n": (max(groups), "it is the largest num_generations"),
+        f"{rollout}.temperature": (run.temperature, "the run's temperature says it"),
+    }
 
 
 def _shown(value: Any) -> str:

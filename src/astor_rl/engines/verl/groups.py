@@ -206,7 +206,8 @@ class Groups:
 
     def metrics(self) -> dict[str, float]:
         """Rewards and rollouts by task, named as in docs/metrics.md."""
-        metrics: dict[str, float] = {}
+        sampled = [row for rows in self._rows.values() for row in rows]
+        metrics = {"tokens/generated": float(sum(self.tokens[row] for row in sampled))}
         for name in self._names:
             items = [item for item in self.items if item.task == name]
             rows = [row for item in items for row in self._rows[item.slot]]

@@ -21,12 +21,13 @@ MODULE = "astor_rl.engines.verl"
 RUN_KEY = "astor.run"
 """Key of verl's configuration that holds the exported run file's path."""
 
-_AGGREGATION = {
+AGGREGATION = {
     "dapo": "token-mean",
     "bnpo": "token-mean",
     "grpo": "seq-mean-token-mean",
     "dr_grpo": "seq-mean-token-sum-norm",
 }
+"""`loss_type` -> verl's `loss_agg_mode`."""
 _NO_LIMIT = 1e6
 """Stands for no upper limit where verl wants a number."""
 
@@ -112,7 +113,7 @@ def _loss(config: RunConfig) -> dict[str, Any]:
     return {
         "algorithm.adv_estimator": "grpo",
         "critic.enable": False,
-        f"{actor}.loss_agg_mode": _AGGREGATION[config.loss_type],
+        f"{actor}.loss_agg_mode": AGGREGATION[config.loss_type],
         f"{actor}.loss_scale_factor": scale,
         f"{actor}.clip_ratio": config.epsilon,
         f"{actor}.clip_ratio_low": config.epsilon,
