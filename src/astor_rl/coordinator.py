@@ -336,8 +336,10 @@ class Coordinator:
 
     def _halves(self, count: int) -> list[int]:
         """A random split of a task's groups into two halves; the odd one goes to either."""
-        order = self._rng.permutation(count) + self._rng.integers(2)
-        return [place % 2 for place in order.tolist()]
+        # One group has one order; with many tasks that is the usual case.
+        order = self._rng.permutation(count).tolist() if count > 1 else [0]
+        first = int(self._rng.integers(2))
+        return [(place + first) % 2 for place in order]
 
     def _is_probe(self, revision: int) -> bool:
         """Whether gradients are compared at this revision; all its plans agree."""
