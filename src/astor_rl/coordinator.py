@@ -336,8 +336,7 @@ class Coordinator:
 
     def _halves(self, count: int) -> list[int]:
         """A random split of a task's groups into two halves; the odd one goes to either."""
-        # One group has one order; with many tasks that is the usual case.
-        order = self._rng.permutation(count).tolist() if count > 1 else [0]
+        order = self._rng.permutation(count).tolist() if count > 1 else [0]  # the usual case
         first = int(self._rng.integers(2))
         return [(place + first) % 2 for place in order]
 
@@ -363,6 +362,9 @@ class Coordinator:
             notes=[*self._notes, *([GIVEN_NOTE] if given else [])],
         )
         self._notes = []
+        # A refill completes a batch that was told of.
+        if given and any(f.plan.revision == self._last_revision for f in self._flights.values()):
+            return receipt
         for k, (name, task) in enumerate(receipt.tasks.items()):
             self._ledger[name].update(
                 quota=float(quotas.stages.floor[k]),
@@ -377,8 +379,7 @@ class Coordinator:
     def _flight(self, plan_id: int) -> Flight:
         flight = self._flights.get(plan_id)
         if flight is None:
-            past = 0 <= plan_id < self._next_id
-            why = "finished or forgotten" if past else "no such plan was made"
+            why = "finished or forgotten" if 0 <= plan_id < self._next_id else "never made"
             raise PlanError(f"plan {plan_id} is not in flight: {why}")
         return flight
 
@@ -476,8 +477,7 @@ class Coordinator:
         self._next_id = state["next_id"]
         self._probe_revision = state["probe_revision"]
         self._last_revision = state["last_revision"]
-        ledger = _fitted(state["ledger"], self._ledger)
-        self._ledger = {name: dict(figures) for name, figures in ledger.items()}
+        self._ledger = {k: dict(v) for k, v in _fitted(state["ledger"], self._ledger).items()}
         self._notes = [
             *state["notes"],
             *(f"task {name} is new" for name in new),

@@ -124,6 +124,14 @@ def test_a_killed_session_ends_with_its_last_line(make: Make, train: Train) -> N
     assert [event["time"] for event in events if event["event"] == "killed"] == [6e8]
 
 
+def test_another_schedule_method_is_refused_and_nothing_changes(make: Make, train: Train) -> None:
+    path = begin(make, train)
+    before = (path / "config.json").read_text()
+    with pytest.raises(StateError, match=r"schedule.method = 'astor', not 'sec'; resume with"):
+        make(resume=True, schedule={"method": "sec"})
+    assert (path / "config.json").read_text() == before
+
+
 def test_another_run_is_never_overwritten(make: Make, train: Train) -> None:
     folder = make()
     train(folder, range(2))

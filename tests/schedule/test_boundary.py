@@ -55,7 +55,7 @@ def test_bad_requests_are_named() -> None:
         (lambda: each.plan(revision=5, need={"io": -1}), "need of task io is -1"),
         (lambda: each.plan(revision=5, need={"io": True}), "need of task io is True"),
         (lambda: each.plan(revision=5, need={"io": 0}), "need asks for no prompt"),
-        (lambda: each.observe_groups(9, []), "plan 9 is not in flight: no such plan was made"),
+        (lambda: each.observe_groups(9, []), "plan 9 is not in flight: never made"),
         (lambda: each.observe_update(plan.id, 4, UpdateStats()), "the update's revision is 4"),
         (lambda: each.observe_update(plan.id, 6, UpdateStats(kl={"x": 1.0})), "task 'x'"),
         (

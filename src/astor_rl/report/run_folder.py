@@ -120,6 +120,12 @@ class RunFolder:
                 f"run folder {str(self.path)!r} holds a run of {before.get('model')!r}, not "
                 f"{config.get('model')!r}; resume with that model or name another folder"
             )
+        method, then = _method(config), _method(before)
+        if method != then:
+            raise StateError(
+                f"run folder {str(self.path)!r} holds a run with schedule.method = {then!r}, not "
+                f"{method!r}; resume with that method or name another folder"
+            )
         self._notice_kill()
         earlier = self.path / _VERSIONS
         made_before = _read_json(earlier) if earlier.exists() else {}
@@ -228,6 +234,10 @@ class RunFolder:
             with suppress(AstorError):
                 self.append_event("stopped", why=_in_one_line(error))
         self.close()
+
+
+def _method(config: Mapping[str, Any]) -> str:
+    return str(config.get("schedule", {}).get("method", "astor"))
 
 
 def _in_one_line(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -32,7 +33,28 @@ def checked_tasks(tasks: Iterable[TaskSpec]) -> dict[str, TaskSpec]:
         check_number(f"beta of task {spec.name}", spec.beta, low=0)
         check_count(f"num_generations of task {spec.name}", spec.num_generations, low=2)
         check_count(f"max_tokens of task {spec.name}", spec.max_tokens, low=1)
-    return {spec.name: spec for spec in specs}
+    return {spec.name: replace(spec, difficulty=_difficulty(spec)) for spec in specs}
+
+
+def _difficulty(spec: TaskSpec) -> tuple[float, ...] | None:
+    if spec.difficulty is None:
+        return None
+    if len(spec.difficulty) != len(spec.keys):
+        raise ConfigError(
+            f"difficulty of task {spec.name} has {len(spec.difficulty)} values for "
+            f"{len(spec.keys)} prompts; give one for each, or None"
+        )
+    try:
+        values = np.array(spec.difficulty, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise ConfigError(
+            f"difficulty of task {spec.name} holds something that is no number"
+        ) from None
+    for place in np.flatnonzero(~((values >= 0) & (values <= 1)))[:1].tolist():
+        check_number(
+            f"difficulty[{place}] of task {spec.name}", float(values[place]), low=0, high=1
+        )
+    return tuple(values.tolist())
 
 
 def check_request(

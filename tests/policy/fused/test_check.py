@@ -60,7 +60,7 @@ def test_a_deep_16_bit_model_is_fused_though_rounding_grows(tiny_model: Maker) -
     assert fuse_kernels(model) is None
 
 
-def test_a_frozen_model_is_compared_by_its_log_probs(tiny_model: Maker) -> None:
+def test_a_frozen_model_is_compared_by_its_outputs_and_input_gradients(tiny_model: Maker) -> None:
     model = tiny_model("llama").requires_grad_(False)
     assert prepare_packing(model) is None
     assert fuse_kernels(model) is None
