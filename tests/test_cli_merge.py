@@ -19,7 +19,7 @@ from astor_rl.engines.local.model import add_lora, save_model
 from astor_rl.errors import ConfigError, ModelError
 from astor_rl.evaluate.merging import MergeOptions
 from astor_rl.report.console import make_console
-from astor_rl.report.run_folder import RunFolder
+from astor_rl.report.run_folder import RunFolder, read_config
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -49,7 +49,9 @@ def specialist(base: Path, folder: Path, *, seed: int, lora: bool = True) -> Pat
             "tasks": [{"name": "t", "task": "io_prediction", "source": "jsonl:x.jsonl"}],
         }
     )
-    with RunFolder.create(folder, config.resolved(), resume=False, base_dir=folder.parent):
+    with RunFolder.create(
+        folder, config.resolved(), resume=False, base_dir=folder.parent
+    ) as opened:
         model = LlamaForCausalLM.from_pretrained(base)
         if lora:
             model = add_lora(model, r=2, alpha=2.0)
@@ -60,6 +62,7 @@ def specialist(base: Path, folder: Path, *, seed: int, lora: bool = True) -> Pat
         state = {name: p.detach() for name, p in trained.items()}
         save_checkpoint(folder / "checkpoints", 1, {"updater": {"weights": state}}, keep=1)
         save_model(model, AutoTokenizer.from_pretrained(base), folder / "model")
+        opened.append_event("finished")
     return folder
 
 
@@ -131,6 +134,24 @@ def test_what_cannot_be_merged(pair: list[Path], tmp_path: Path) -> None:
     (pair[1] / "model").rename(pair[1] / "gone")
     with pytest.raises(ModelError, match="has no final model yet"):
         merge(pair, tmp_path / "out", MergeOptions())
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_extended_run_that_failed_is_not_finished(
+    pair: list[Path], tmp_path: Path, whole: bool
+) -> None:
+    """Its model is the shorter run's, its newest checkpoint is not."""
+    config = {**read_config(pair[1]), "max_steps": 200}
+    with (
+        pytest.raises(ModelError, match="diverged"),
+        RunFolder.create(pair[1], config, resume=True, base_dir=tmp_path),
+    ):
+        raise ModelError("diverged")
+    with pytest.raises(ModelError, match=r"run2' has a model of .* not finished since"):
+        merge(pair, tmp_path / "out", MergeOptions(), whole=whole)
+    with RunFolder.create(pair[1], config, resume=True, base_dir=tmp_path) as again:
+        again.append_event("finished")
+    merge(pair, tmp_path / "out", MergeOptions(), whole=whole)
 
 
 def test_the_command(pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,6 +56,19 @@ def test_ties_of_everything_averages_what_agrees():
     assert merged(method="ties", density=1.0) == {"w": [-2.0, -2.0, 1.3, 3.0], "v": [2.0]}
 
 
+def test_ties_keeps_its_share_of_equal_entries():
+    """Two of ten, and half of six with one that is larger: equal ones stay from the first on."""
+    base = {"w": torch.zeros(4), "v": torch.zeros(2, 3)}
+    equal = {"w": torch.ones(4), "v": -torch.ones(2, 3)}
+    found = merge_weights(base, [equal, equal], MergeOptions("ties", density=0.2))
+    assert found["w"].tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert not found["v"].any()
+    larger = {"w": torch.ones(4), "v": torch.tensor([[-1.0, 1.0, -2.0], [0.0, 0.0, 0.0]])}
+    found = merge_weights(base, [larger], MergeOptions("ties", density=0.6))
+    assert found["w"].tolist() == [1.0] * 4
+    assert found["v"].tolist() == [[-1.0, 0.0, -2.0], [0.0, 0.0, 0.0]]
+
+
 def test_dare_drops_and_rescales():
     """With a density of 1/4 an entry is 4 tau or 0; the expectation is tau."""
     base = {"w": torch.zeros(20_000)}

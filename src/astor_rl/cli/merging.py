@@ -18,7 +18,7 @@ from astor_rl.errors import CheckpointError, ConfigError, ModelError
 from astor_rl.evaluate.merging import MergeOptions, merge_adapters, merge_weights
 from astor_rl.report.atomic import write_json
 from astor_rl.report.console import Console
-from astor_rl.report.run_folder import require_run
+from astor_rl.report.run_folder import read_events, require_run
 
 RECORD = "merge.json"
 """File in the merged model's folder: what it was made from, and how."""
@@ -100,6 +100,13 @@ def _open(path: Path) -> _Run:
     if not (path / FINAL).is_dir():
         raise ModelError(
             f"run {str(path)!r} has no final model yet; finish it with astor train ... --resume"
+        )
+    # A run that is extended keeps the shorter run's model until it finishes again.
+    events = read_events(path)
+    if not events or events[-1]["event"] != "finished":
+        raise ModelError(
+            f"run {str(path)!r} has a model of an earlier session and has not finished since; "
+            "finish it with astor train ... --resume"
         )
     return run
 

@@ -119,13 +119,21 @@ def _task_vector(base: Mapping[str, Tensor], model: Mapping[str, Tensor]) -> dic
 
 
 def _keep_largest(vector: dict[str, Tensor], density: float) -> None:
-    """Set all but the largest entries of the whole vector to 0, in place."""
+    """Set all but the largest entries of the whole vector to 0, in place.
+
+    Among entries of one magnitude the first stay, so that exactly the density's share does.
+    """
     sizes = torch.cat([part.abs().flatten() for part in vector.values()])
     dropped = len(sizes) - max(1, math.ceil(density * len(sizes)))
-    if dropped:
-        threshold = sizes.kthvalue(dropped).values
-        for part in vector.values():
-            part[part.abs() <= threshold] = 0.0
+    if not dropped:
+        return
+    least = sizes.kthvalue(dropped + 1).values
+    kept = sizes > least
+    ties = (sizes == least).nonzero().flatten()
+    kept[ties[: len(sizes) - dropped - int(kept.sum())]] = True
+    parts = torch.split(kept, [part.numel() for part in vector.values()])
+    for part, keep in zip(vector.values(), parts, strict=True):
+        part.mul_(keep.view_as(part))
 
 
 def _drop_at_random(vector: dict[str, Tensor], density: float, generator: torch.Generator) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -25,6 +26,7 @@ from astor_rl.errors import CapabilityError, ConfigError
 from astor_rl.schedule.baselines.options import METHODS
 
 Write = Callable[..., Path]
+Start = Callable[..., subprocess.Popen[str]]
 
 # Half the completions have no letter that is wanted at all: many groups are without variance.
 BINARY = {"num_generations": 2, "prompts_per_step": 4, "max_completion_length": 3}
@@ -117,12 +119,45 @@ def test_refills_train_on_groups_with_variance_and_resume_exactly(tiny_run: Writ
             assert after.samples == before.samples
 
 
+@pytest.mark.parametrize("options", [{}, {"task_norm": "task", "num_iterations": 2}])
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_groups_that_are_all_refused_train_nothing_and_leave_a_note(
+    tiny_run: Write, calibrate: bool, options: dict[str, Any]
+) -> None:
+    """kappa 1 refuses every group, those whose outcomes differ too; the bank is empty."""
+    refusing = {"vcrl_early_steps": 0, "vcrl_late_threshold": 1, "calibrate": calibrate}
+    run = tiny_run(schedule={"method": "vcrl"}, baseline=refusing, **options)
+    with training(run) as (_, trainer):
+        before = copy.deepcopy(trainer.state_dict()["updater"]["weights"])
+        records = steps(trainer, 2)
+        after = trainer.state_dict()["updater"]["weights"]
+    assert any(record.metrics["task/first/batch/mixed"] for record in records)
+    assert any(record.plan.probe for record in records) == calibrate
+    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+    for record in records:
+        assert record.metrics["grad_norm"] == 0
+        assert "no refill for refused groups; the update has 0 of 6 groups" in (
+            record.plan.receipt.notes
+        )
+
+
 def test_groups_are_replaced_on_one_process_only(tiny_run: Write) -> None:
     config = load_config(tiny_run(schedule={"method": "greso"}))
     check_processes(config, 1)
     with pytest.raises(CapabilityError, match="'greso', which replaces groups within a step"):
         check_processes(config, 2)
     check_processes(load_config(tiny_run(schedule={"method": "mopps"})), 2)
+
+
+@pytest.mark.slow
+def test_a_run_on_two_processes_is_refused(tiny_run: Write, astor: Start) -> None:
+    # Without steps, so that a run that isn't refused ends instead of waiting for its other half.
+    run = tiny_run(num_processes=2, max_steps=0, schedule={"method": "greso"}, eval={"examples": 0})
+    process = astor("train", str(run), "--plain")
+    said, _ = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert "'greso', which replaces groups within a step" in said
+    assert "Reinforcing" not in said
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,11 @@ import math
 
 import pytest
 
+from astor_rl.plan import TaskSpec
 from astor_rl.schedule.baselines.arm import absolute_advantages, varies
+from astor_rl.schedule.baselines.mopps import Mopps
+from astor_rl.schedule.baselines.options import BaselineOptions
+from astor_rl.utility.task_utility import UtilitySnapshot
 
 
 @pytest.mark.parametrize("right", range(9))
@@ -33,3 +37,24 @@ def test_shares_hold_for_a_revision_and_learn_between_revisions(bench):
     each.revision = 0
     assert each.shares() == first
     assert each.shares() != first
+
+
+def test_adapted_evidence_follows_its_prompts(bench):
+    """The last step's groups wait for the next shares; three prompts before theirs are gone."""
+    before = bench("mopps")  # tasks a and b with prompts a0 ... a9 and b0 ... b9
+    before.shares()
+    before.feed("a", 1.0, 1.0, 0.0, index=5)
+    before.feed("a", 1.0, index=1)
+    before.feed("b", 1.0, 0.0, index=7)
+    state = before.arm.state_dict()
+
+    places = {"a": range(3, 10), "b": range(10)}
+    tasks = [TaskSpec(task, [f"{task}{place}" for place in of]) for task, of in places.items()]
+    after = Mopps(tasks, BaselineOptions())
+    after.load_state_dict(state, adapt=True)
+    after.shares_at(UtilitySnapshot(1, {}))
+    known = after.own_state()["posteriors"]
+    assert {name: prompts["keys"].tolist() for name, prompts in known.items()} == {
+        "a": [b"a5"],
+        "b": [b"b7"],
+    }

@@ -6,7 +6,12 @@ from collections import Counter
 
 import pytest
 
-from astor_rl.plan import GroupOutcome, StepPlan
+from astor_rl.coordinator import Coordinator
+from astor_rl.coordinator_options import CoordinatorOptions
+from astor_rl.errors import ConfigError
+from astor_rl.plan import GroupOutcome, StepPlan, TaskSpec
+from astor_rl.schedule.baselines.options import MAX_ROUNDS, BaselineOptions
+from astor_rl.schedule.quota import ScheduleOptions
 
 
 def report(each, plan: StepPlan, mixed: set[str]) -> None:
@@ -56,6 +61,35 @@ def test_rounds_end_and_so_do_prompts(world):
         {"a": 4, "b": 4},
         {"a": 3, "b": 3},
     ]
+
+
+@pytest.mark.parametrize("method", ["dapo", "greso", "mt_grpo"])
+def test_where_repeats_are_allowed_refills_repeat(method):
+    """8 of 8 prompts are in flight and refused: the refill samples them again."""
+    coordinator = Coordinator(
+        [TaskSpec("a", [str(place) for place in range(8)])],
+        prompts_per_step=8,
+        options=CoordinatorOptions(schedule=ScheduleOptions(method=method, allow_repeats=True)),
+        refills=True,
+    )
+    plan = coordinator.plan(revision=0)
+    coordinator.observe_groups(plan.id, [GroupOutcome(i.slot, (0.0, 0.0)) for i in plan.items])
+    need = coordinator.shortfall([plan.id])
+    assert need == {"a": 8}
+    refill = coordinator.plan(revision=0, need=need)
+    assert sorted(i.key for i in refill.items) == sorted(i.key for i in plan.items)
+
+
+def test_as_many_rounds_as_may_be_asked_for_fit_in_flight(world):
+    each = world("dapo", names="a", size=8 * (MAX_ROUNDS + 2), max_rounds=MAX_ROUNDS)
+    plans = [each.coordinator.plan(revision=0)]
+    report(each, plans[0], set())
+    while need := each.coordinator.shortfall([plan.id for plan in plans]):
+        plans.append(each.coordinator.plan(revision=0, need=need))
+        report(each, plans[-1], set())
+    assert len(plans) == 1 + MAX_ROUNDS
+    with pytest.raises(ConfigError, match="max_rounds is 256; it must be at most 255"):
+        BaselineOptions(max_rounds=MAX_ROUNDS + 1)
 
 
 @pytest.mark.parametrize("method", ["astor", "uniform", "sec", "mopps"])

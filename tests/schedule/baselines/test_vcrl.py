@@ -57,6 +57,23 @@ def test_the_bank_gives_its_best_first_and_each_twice(bench):
     assert each.arm.replacements("a", free) == 0
 
 
+@pytest.mark.parametrize("replays", [0, 1, 2])
+def test_a_spent_prompt_is_not_let_in_again(bench, replays):
+    """A replay varies as the first visit did, and is learnt from like any visit."""
+    each = bench("vcrl", vcrl_replays=replays)
+    each.shares()
+    each.feed("a", 1, 1, 0, 0, index=5)
+    each.shares()
+    free, given = np.arange(10), 0
+    for _ in range(4):
+        if each.arm.replacements("a", free):
+            assert each.arm.pick("a", free, 1, RNG, refill=True).tolist() == [5]
+            given += 1
+        each.feed("a", 1, 1, 0, 0, index=5)
+        each.shares()
+    assert given == replays
+
+
 def test_priorities_move_with_momentum(bench):
     """0.9 x 1 + 0.1 x 0 = 0.9, and again 0.81, still above 0.75."""
     each = bench("vcrl")

@@ -128,8 +128,7 @@ class LocalTrainer:
         self._policy.update_sampler(self._sampler, revision=self.steps_done)
         clock.lap("sync")
 
-        if refills:
-            plan = _with_refills(plan, refills, len(trained))
+        plan = _with_refills(plan, refills, trained=len(trained), sampled=len(groups))
         return self._record(plan, groups, update, coordination, clock)
 
     def _plan(self, revision: int, need: Mapping[str, int] | None = None) -> StepPlan:
@@ -143,8 +142,7 @@ class LocalTrainer:
 
         Returns:
             The refills' plans, and the groups to train on. `groups` gets all that were sampled.
-            Where every group was refused the plan's own are trained on: they hold no advantage,
-            and the step is the KL term's.
+            Where every group was refused there are none of these, and no gradient in the step.
         """
         coordinator = self._coordinator
         if coordinator is None or self._config.schedule.method not in FILTERING:
@@ -164,7 +162,7 @@ class LocalTrainer:
             for group in part
             if group.item.slot in coordinator.accepted(each.id)
         ]
-        return plans[1:], kept or parts[0]
+        return plans[1:], kept
 
     def _sample_and_score(self, plan: StepPlan, clock: _Clock, *, attempt: int = 0) -> list[Group]:
         """This rank's groups of the plan, sampled and judged; judging overlaps sampling."""
@@ -260,13 +258,15 @@ class LocalTrainer:
         self._policy.update_sampler(self._sampler, revision=self.steps_done)
 
 
-def _with_refills(plan: StepPlan, refills: Sequence[StepPlan], trained: int) -> StepPlan:
-    """The step's plan, its receipt telling of the refills."""
-    sampled = sum(len(refill.items) for refill in refills)
-    note = (
-        f"{len(refills)} refills of {sampled} prompts for refused groups; the update has {trained} "
-        f"of {len(plan.items) + sampled} groups"
-    )
+def _with_refills(
+    plan: StepPlan, refills: Sequence[StepPlan], *, trained: int, sampled: int
+) -> StepPlan:
+    """The step's plan, its receipt telling of refused groups and of refills, if there were any."""
+    if trained == sampled:
+        return plan
+    extra = sum(len(refill.items) for refill in refills)
+    asked = f"{len(refills)} refills of {extra} prompts" if refills else "no refill"
+    note = f"{asked} for refused groups; the update has {trained} of {sampled} groups"
     receipt = replace(plan.receipt, notes=(*plan.receipt.notes, note))
     return replace(plan, receipt=receipt)
 

@@ -158,9 +158,13 @@ class Arm(ABC):
         """Refills of one step, at most."""
         return self._options.max_rounds
 
-    def replacements(self, task: str, free: IntArray) -> int:
-        """Prompts that may take the places of refused groups."""
-        return len(free)
+    def replacements(self, task: str, free: IntArray) -> float:
+        """Prompts that the rule has for the places of refused groups; infinite: any will do.
+
+        The scheduler knows the supply: with `schedule.allow_repeats` there is one without free
+        prompts.
+        """
+        return math.inf
 
     def terms(self, task: str) -> dict[str, float]:
         """What decided this task's prompts, for the receipt; names are the arm's own."""
@@ -194,7 +198,9 @@ class Arm(ABC):
             "first": self._first,
             "revision": self._revision,
             "current": self._current.copy(),
-            "fresh": [[s.revision, s.task, s.index, list(s.outcomes)] for s in self._fresh],
+            "fresh": [
+                [s.revision, s.task, s.index, list(s.outcomes), self._key(s)] for s in self._fresh
+            ],
             "own": self.own_state(),
         }
 
@@ -222,13 +228,31 @@ class Arm(ABC):
         self.load_own_state(state["own"])
         self._first, self._revision = state["first"], state["revision"]
         self._current = np.array(state["current"], dtype=np.float64)
+        fresh = [entry for entry in state["fresh"] if entry[1] in self._tasks]
+        places = self._places(fresh) if adapt else {}
         self._fresh = [
-            Seen(revision, task, -1 if adapt else index, tuple(outcomes))
-            for revision, task, index, outcomes in state["fresh"]
-            if task in self._tasks
+            Seen(
+                revision,
+                task,
+                places.get((task, *key), -1) if adapt else index,
+                tuple(outcomes),
+            )
+            for revision, task, index, outcomes, *key in fresh
         ]
         if adapt:
             self._revision = None
+
+    def _key(self, group: Seen) -> str:
+        """Its prompt's key; empty when the prompt is gone."""
+        return self._tasks[group.task].keys[group.index] if group.index >= 0 else ""
+
+    def _places(self, fresh: Sequence[Sequence[Any]]) -> dict[tuple[str, str], int]:
+        """Where the tasks with saved groups have their prompts now, by task and key."""
+        return {
+            (task, key): place
+            for task in {entry[1] for entry in fresh}
+            for place, key in enumerate(self._tasks[task].keys)
+        }
 
 
 def of_tasks(state: Mapping[str, Any], tasks: Mapping[str, Any]) -> dict[str, Any]:

@@ -34,8 +34,10 @@ class Proportional(Arm):
     """Joint Learning: shares proportional to the tasks' numbers of prompts."""
 
     def shares(self, step: int, snapshot: UtilitySnapshot) -> FloatArray:
-        """n_k / sum of n."""
+        """n_k / sum of n; the base mixture when no task has a prompt."""
         sizes = np.array([len(spec.keys) for spec in self._tasks.values()], dtype=np.float64)
+        if not sizes.any():
+            return self.mixture  # for the scheduler to say that there are no prompts
         return np.asarray(sizes / sizes.sum(), dtype=np.float64)
 
     def terms(self, task: str) -> dict[str, float]:

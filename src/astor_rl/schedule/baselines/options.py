@@ -30,6 +30,9 @@ Method = Literal[
 METHODS: tuple[Method, ...] = get_args(Method)
 """Every value of `schedule.method`; docs/baselines.md says where each comes from."""
 
+MAX_ROUNDS = 255
+"""A step's plan and its refills are in flight together: with one more the coordinator refuses."""
+
 NEEDS_HORIZON = frozenset({"sequential", "curriculum", "curriculum_prompts", "e2h"})
 """Methods that spread themselves over the whole run and must know how long it is."""
 
@@ -51,7 +54,7 @@ class BaselineOptions:
         e2h_schedule: `gaussian` (E2H-G) or `cosine` (E2H-C).
         e2h_exponent: speed of the Gaussian's centre, (t / T)^exponent.
         e2h_sigma: its standard deviation, in levels.
-        max_rounds: refills of one step at most, where groups are filtered.
+        max_rounds: refills of one step at most, where groups are filtered; at most 255.
         sec_rate, sec_temperature: alpha of Q and the temperature of its softmax.
         dump_window: rollouts whose advantages a task's mean is of.
         dump_temperature: of the softmax over upper confidence bounds.
@@ -129,6 +132,10 @@ class BaselineOptions:
             check_count(f"baseline.{name}", getattr(self, name), low=1)
         for name in ("max_rounds", "vcrl_early_steps", "vcrl_replays"):
             check_count(f"baseline.{name}", getattr(self, name), low=0)
+        if self.max_rounds > MAX_ROUNDS:
+            raise ConfigError(
+                f"baseline.max_rounds is {self.max_rounds}; it must be at most {MAX_ROUNDS}"
+            )
         if self.horizon is not None:
             check_count("baseline.horizon", self.horizon, low=1)
         if len(set(self.order)) < len(self.order):

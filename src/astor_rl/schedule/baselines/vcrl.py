@@ -6,10 +6,10 @@
 Groups with p below kappa leave the batch; prompts of a memory bank take their places and are
 sampled anew. Prompts with p of at least kappa enter the bank, with priority p; each later visit
 moves it, P <- momentum P + (1 - momentum) p. The bank gives its highest priorities first, and a
-prompt at most `vcrl_replays` times; where it is empty the batch stays smaller, and there is one
-round. Replayed groups pass the same threshold. kappa 0.3 in the first 20 steps and 0.8 after them,
-momentum 0.9 and two replays are the paper's settings from memory: its text could not be had to
-check them, nor what it does where the bank runs dry. Tasks keep the base mixture.
+prompt at most `vcrl_replays` times in the whole run; where it is empty the batch stays smaller, and
+there is one round. Replayed groups pass the same threshold. kappa 0.3 in the first 20 steps and 0.8
+after them, momentum 0.9 and two replays are the paper's settings from memory: its text could not be
+had to check them, nor what it does where the bank runs dry. Tasks keep the base mixture.
 """
 
 from __future__ import annotations
@@ -95,7 +95,8 @@ class Vcrl(Arm):
             shuffled = shuffled[np.argsort(-priority, kind="stable")]
             for index in shuffled[:count].tolist():
                 left = max(0.0, float(bank["left"][index]) - 1)
-                bank.put(index, left=left, member=float(left > 0))
+                # Spent prompts stay members: a later visit must not let them in anew.
+                bank.put(index, left=left)
         return np.asarray(shuffled[:count], dtype=np.int64)
 
     def terms(self, task: str) -> dict[str, float]:
