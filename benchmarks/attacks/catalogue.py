@@ -8,6 +8,7 @@ A file is a goal. An attack is a program, the job it runs in, and the exact end 
     values    what the calls give, in the form of `plain`
     message, signal   what the outcome says besides
     limits    what differs from `LIMITS`; `per_target_s` is the deadline of `tests` on a version
+    compared  the versions of `tests` are compared with the first, which is measured
     stdin, files      standard input; further files beside a solution
     victim    code that another job runs before, whose traces the attack looks for
     outside   the values that plain Python gives for the same calls: there the attack works
@@ -26,7 +27,7 @@ import os
 import platform
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, Literal, cast
@@ -68,6 +69,7 @@ class Attack:
     signal: int = 0
     limits: dict[str, float] = field(default_factory=dict)
     per_target_s: float = 1.0
+    compared: bool = False
     stdin: str = ""
     files: dict[str, str] = field(default_factory=dict)
     victim: str = ""
@@ -139,9 +141,10 @@ def job_of(attack: Attack, patience: float = 1.0) -> Job:
         return SuiteJob(files, {"calc_test.py": shared["suite"]}, limits=limits)
     if attack.job == "tests":
         versions = (shared["correct"], shared["mutant"], shared["correct"])
-        return TestsJob(
+        job = TestsJob(
             "calc", versions, attack.program, per_target_s=attack.per_target_s, limits=limits
         )
+        return replace(job, reference=0, coverage_of=(0,)) if attack.compared else job
     return CallJob(source(attack), attack.calls, stdin=attack.stdin, limits=limits)
 
 

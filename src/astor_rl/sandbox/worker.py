@@ -9,7 +9,6 @@ import math
 import os
 import secrets
 import select
-import shutil
 import socket
 import subprocess
 import sys
@@ -26,6 +25,7 @@ from astor_rl.errors import DependencyError, SandboxError
 from astor_rl.sandbox import protections
 from astor_rl.sandbox.api import Limits
 from astor_rl.sandbox.idle import LOOK_S, IdleWatch
+from astor_rl.sandbox.inside import emptying
 from astor_rl.sandbox.inside.protocol import KILL, LIMITS, REPORT, STARTED, WORK, Granted
 from astor_rl.sandbox.users import ClaimedUser
 
@@ -268,8 +268,10 @@ class Zygote:
                 process.kill()
                 process.wait()
         self._user.release()
-        if self._scratch:
-            shutil.rmtree(self._scratch, ignore_errors=True)
+        scratch, self._scratch = self._scratch, ""
+        if scratch and emptying.emptied(scratch):
+            with contextlib.suppress(OSError):  # the folder above is not ours
+                os.rmdir(scratch)
 
 
 @lru_cache(maxsize=64)

@@ -98,6 +98,36 @@ def test_the_job_filter(table: ModuleType) -> None:
         assert verdict(number, fork=True) == _EPERM
 
 
+_CHANGES = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat")
+
+
+def test_modes_and_times_are_left_alone_where_the_host_s_files_can_be_reached(
+    table: ModuleType,
+) -> None:
+    numbers = [table.EVERYWHERE[name] for name in _CHANGES if name in table.EVERYWHERE]
+    for inherits in (False, True):
+        program = seccomp.job_filter(77, False, rooted=False, inherits=inherits)
+        assert {_run(program, table.AUDIT_ARCH, n, 3, 0) for n in numbers} == {_EPERM}
+    program = seccomp.job_filter(77, False, rooted=True)
+    assert {_run(program, table.AUDIT_ARCH, n, 3, 0) for n in numbers} == {_ALLOW}
+
+
+def test_inherited_descriptors_keep_no_message(table: ModuleType) -> None:
+    def verdict(name: str, *arguments: int) -> int:
+        program = seccomp.job_filter(77, False, inherits=True)
+        return _run(program, table.AUDIT_ARCH, table.EVERYWHERE[name], *arguments)
+
+    assert verdict("fchmod", 1, 0o600) == _EPERM
+    path = 1 << 32  # its lower half is null
+    assert verdict("utimensat", 3, 0, 1, 0) == verdict("utimensat", 3, path, 1, 0x1000) == _EPERM
+    assert verdict("utimensat", 3, path, 1, 0) == verdict("utimensat", 3, 7, 1, 0x100) == _ALLOW
+    # F_SETFL, F_SETOWN, F_SETSIG, F_OFD_SETLK, F_SETLEASE, F_SETPIPE_SZ, F_ADD_SEALS, F_SET_RW_HINT
+    for request in (4, 8, 10, 15, 37, 38, 1024, 1031, 1033, 1036, 1038):
+        assert verdict("fcntl", 1, request) == _EPERM
+    for request in (0, 1, 2, 3, 6, 7, 1030):
+        assert verdict("fcntl", 1, request) == _ALLOW
+
+
 def test_the_tables_name_no_call_twice(table: ModuleType) -> None:
     groups = (table.EVERYWHERE, table.SERVER_ONLY, table.FILTERED, table.SETUP)
     numbers = [number for group in groups for number in group.values()]

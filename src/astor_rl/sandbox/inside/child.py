@@ -70,12 +70,12 @@ def load(name: str) -> None:
         _PREPARATIONS.append(module)
 
 
-def run(descriptors: Sequence[int], limits: Granted, may_fork: bool) -> NoReturn:
+def run(descriptors: Sequence[int], limits: Granted, may_fork: bool, rooted: bool) -> NoReturn:
     """Run the job that arrives on the first descriptor; never returns."""
     code = 1
     try:
         _take(descriptors, limits.stdin)
-        walls = Walls(limits, may_fork and limits.processes > 0)
+        walls = Walls(limits, may_fork and limits.processes > 0, rooted)
         for harness in _PREPARATIONS:
             harness.prepare(walls, (_JOB, _RESULTS))
         walls.limit()
@@ -157,10 +157,12 @@ class Walls(NamedTuple):
     Attributes:
         limits: from the pool.
         may_fork: whether untrusted code may.
+        rooted: whether there is a private root.
     """
 
     limits: Granted
     may_fork: bool
+    rooted: bool
 
     def limit(self, cpu_s: int | None = None) -> None:
         """Take on the limits, but for the CPU time if it is given. For all time."""
@@ -179,10 +181,18 @@ class Walls(NamedTuple):
         ):
             resource.setrlimit(name, (soft, hard))
 
-    def filter(self, *, trusted: bool = False) -> None:
-        """Load the job's filter. A trusted process may still fork, and signal what it forked."""
+    def filter(self, *, trusted: bool = False, inherits: bool = False) -> None:
+        """Load the job's filter.
+
+        Args:
+            trusted: the process may still fork, and signal what it forked.
+            inherits: processes after it have the same descriptors.
+        """
         if syscalls.SUPPORTED and self.limits.seccomp:
-            kernel.install_filter(seccomp.job_filter(os.getpid(), trusted or self.may_fork))
+            forks = trusted or self.may_fork
+            kernel.install_filter(
+                seccomp.job_filter(os.getpid(), forks, rooted=self.rooted, inherits=inherits)
+            )
 
 
 def _give_stdin(text: str) -> None:

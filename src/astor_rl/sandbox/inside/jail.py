@@ -131,10 +131,9 @@ class Jail:
         os.mkdir("/tmp/.old")
         kernel.pivot_root("/tmp", "/tmp/.old")
         os.chdir("/")
-        for path in dict.fromkeys((*_LIBRARIES, _TIMEZONES, *self.read)):
-            _bind(path, read_only=True)
-        for path in _DEVICES:
-            _bind(path, read_only=False)
+        # What is written to a device is no change of the file: only modes and times are.
+        for path in dict.fromkeys((*_LIBRARIES, _TIMEZONES, *self.read, *_DEVICES)):
+            _bind(path)
         for path in sorted({*self.hide, *_installed_packages(self.read)}):
             if os.path.isdir(path):
                 kernel.mount("tmpfs", path, "tmpfs", flags | kernel.MS_RDONLY, "size=4k,mode=555")
@@ -235,8 +234,8 @@ def _forget_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
-def _bind(path: str, *, read_only: bool) -> None:
-    """Show one path of the old root at the same place of the new one; absent ones are left out."""
+def _bind(path: str) -> None:
+    """Show a path of the old root at the same place of the new one, read-only, if it exists."""
     source = "/.old" + path
     if os.path.lexists(path):
         return
@@ -253,8 +252,7 @@ def _bind(path: str, *, read_only: bool) -> None:
         with open(path, "w"):
             pass
     kernel.mount(source, path, None, kernel.MS_BIND | kernel.MS_REC)
-    if read_only:
-        kernel.make_read_only(path)
+    kernel.make_read_only(path)
 
 
 def _seccomp() -> None:

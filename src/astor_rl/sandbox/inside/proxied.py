@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
-from astor_rl.sandbox.inside import proxied_suite, proxied_tests, zygote
+from astor_rl.sandbox.inside import emptying, proxied_suite, proxied_tests
 from astor_rl.sandbox.inside.child import Walls
 from astor_rl.sandbox.inside.proxy.process import Helper
 
@@ -18,7 +18,7 @@ _helpers: Final[list[tuple[Helper, Walls]]] = []
 
 def prepare(walls: Walls, hidden: tuple[int, ...]) -> None:
     """Fork the process of the untrusted side; called before anything of the job is read."""
-    clean = partial(zygote.emptied, os.getcwd())
+    clean = partial(emptying.emptied, os.getcwd())
     helper = Helper(walls, proxied_suite.solution, proxied_tests.tests, clean, hidden)
     _helpers.append((helper, walls))
 

@@ -1,4 +1,4 @@
-"""The trusted side of generated tests: one version of the code after the other, served or replayed.
+"""The trusted side of generated tests: a version of the code that is served, or many replayed to.
 
 Runs in a process of its own that only loads code of the row (the correct version and mutants).
 """

@@ -36,7 +36,7 @@ from astor_rl.sandbox.inside.proxy.channel import Channel
 from astor_rl.sandbox.inside.proxy.desk import Desk
 from astor_rl.sandbox.inside.proxy.importing import StandInFinder, importable
 from astor_rl.sandbox.inside.proxy.peer import LIMIT, Peer
-from astor_rl.sandbox.inside.proxy.process import FRAME, Ended, Helper, Worker
+from astor_rl.sandbox.inside.proxy.process import FRAME, SPOILT, Ended, Helper, Worker
 from astor_rl.sandbox.inside.proxy.tape import Tape
 from astor_rl.sandbox.inside.tests import (
     TESTS_MODULE,
@@ -166,7 +166,7 @@ class _Session:
                 again, _ = self._tested(index)
                 yield [*again[:-1], index in found]
             else:
-                yield [index, ended.status, [], [], 0, None, ended.message, True]
+                yield _ended(index, ended, differs=True)
 
     def _tested(self, index: int, *, recorded: bool = False) -> tuple[_Row, Tape]:
         """Run the tests on one version: its row, and the exchange if it is asked for."""
@@ -176,8 +176,7 @@ class _Session:
         answer, ended = host.test(index, measured=measured, recorded=recorded)
         if answer is None:
             self._host = None
-            status, message = host.end()
-            return [index, status, [], [], 0, None, message, False], []
+            return _ended(index, host.end()), []
         said, status, message = answer
         row = _row(index, said, status, message, ended)
         extra = host.measured() if measured or recorded else None
@@ -206,10 +205,12 @@ class _Session:
 
 def _row(index: int, said: bytes, status: str, message: str, ended: Ended) -> _Row:
     """What the tests say of themselves; of tests that did not end, how their process did."""
+    if ended == SPOILT:
+        return _ended(index, SPOILT)
     if status == "lost":
         status, message = ("malformed", message) if message else ended
     if status != "ok":
-        return [index, status, [], [], 0, None, message, False]
+        return _ended(index, Ended(status, message))
     try:
         notes, count = codec.decode(said)
         notes = [Note(*note) for note in notes]
@@ -218,5 +219,10 @@ def _row(index: int, said: bytes, status: str, message: str, ended: Ended) -> _R
         message = next((note.failure for note in notes if note.failure), "")
         status = next((note.status for note in notes if note.status != "ok"), "ok")
     except (codec.CodecError, TypeError, ValueError):
-        return [index, "malformed", [], [], 0, None, "not a result", False]
+        return _ended(index, Ended("malformed", "not a result"))
     return [index, status, passed, failed, count, None, message, False]
+
+
+def _ended(index: int, ended: Ended, *, differs: bool = False) -> _Row:
+    """A version on which the tests did not come to their end."""
+    return [index, ended.status, [], [], 0, None, ended.message, differs]

@@ -28,6 +28,10 @@ _CLONE_THREAD = 0x00010000
 _CLONE_ANY_NAMESPACE = 0x7E020000
 _HARMLESS_IOCTLS: Final = (0x5401, 0x541B, 0x5450, 0x5451)  # TCGETS FIONREAD FIONCLEX FIOCLEX
 _SIGNALS_BY_FCNTL: Final = (8, 10, 15)  # F_SETOWN F_SETSIG F_SETOWN_EX
+# F_DUPFD F_GETFD F_SETFD F_GETFL F_GETLK F_SETLK F_SETLKW F_DUPFD_CLOEXEC F_GETPIPE_SZ
+_HARMLESS_FCNTLS: Final = (0, 1, 2, 3, 5, 6, 7, 1030, 1032)
+_AT_EMPTY_PATH: Final = 0x1000
+_CHANGES_OF_FILES: Final = ("chmod", "fchmod", "fchmodat", "utime", "utimes", "utimensat")
 _PID: Final = 0x5AC37E91  # stands for the job's process id in a program that waits for it
 
 
@@ -93,7 +97,7 @@ def server_filter() -> bytes:
     return b"".join(program)
 
 
-def job_filter(pid: int, may_fork: bool) -> bytes:
+def job_filter(pid: int, may_fork: bool, *, rooted: bool = True, inherits: bool = False) -> bytes:
     """What a job loses: forking unless allowed, signals to other processes, limits, descriptors.
 
     Signals by way of a descriptor's owner are refused with `may_fork`, too.
@@ -102,12 +106,17 @@ def job_filter(pid: int, may_fork: bool) -> bytes:
         pid: the job's own process id as it sees it; with `may_fork` signals are left alone, since
             they reach only the job's own tree and the namespace's immune first process.
         may_fork: whether the job may have processes of its own.
+        rooted: whether it has a private root. Without, modes and times of files are left alone:
+            Landlock doesn't guard those of the host.
+        inherits: whether its descriptors are also those of a process after it, which shall not
+            find a message in their modes, times, flags or sizes.
     """
-    return pid.to_bytes(4, sys.byteorder).join(_around_pid(syscalls.MACHINE, may_fork))
+    around = _around_pid(syscalls.MACHINE, may_fork, rooted, inherits)
+    return pid.to_bytes(4, sys.byteorder).join(around)
 
 
 @lru_cache
-def _around_pid(machine: str, may_fork: bool) -> list[bytes]:
+def _around_pid(machine: str, may_fork: bool, rooted: bool, inherits: bool) -> list[bytes]:
     """The program without the process id: what is around its places, by `machine`'s tables."""
     calls, server = syscalls.FILTERED, syscalls.SERVER_ONLY
     program = _prologue()
@@ -140,11 +149,39 @@ def _around_pid(machine: str, may_fork: bool) -> list[bytes]:
         _ret(_ALLOW),
         _error(_EPERM),
     )
-    # A pipe's owner is sent the signal of one's choice when something is written to it.
-    owners = [_op(_JUMP_EQUAL, request, 0, 1) + _error(_EPERM) for request in _SIGNALS_BY_FCNTL]
-    body = b"".join((_op(_LOAD, _argument(1)), *owners, _ret(_ALLOW)))
-    program += _when(syscalls.EVERYWHERE["fcntl"], *_split(body))
+    program += _of_descriptors() if inherits else _signals_by_descriptors()
+    if not rooted:
+        for name in _CHANGES_OF_FILES:
+            program += _when(syscalls.EVERYWHERE.get(name), _error(_EPERM))
     for number in server.values():
         program += _when(number, _error(_EPERM))
     program.append(_ret(_ALLOW))
     return b"".join(program).split(struct.pack("I", _PID))
+
+
+def _signals_by_descriptors() -> list[bytes]:
+    """A pipe's owner is sent the signal of one's choice when something is written to it."""
+    owners = [_op(_JUMP_EQUAL, request, 0, 1) + _error(_EPERM) for request in _SIGNALS_BY_FCNTL]
+    body = b"".join((_op(_LOAD, _argument(1)), *owners, _ret(_ALLOW)))
+    return _when(syscalls.EVERYWHERE["fcntl"], *_split(body))
+
+
+def _of_descriptors() -> list[bytes]:
+    """What an open file would keep for whoever else has it open."""
+    requests = [_op(_JUMP_EQUAL, r, 0, 1) + _ret(_ALLOW) for r in _HARMLESS_FCNTLS]
+    body = b"".join((_op(_LOAD, _argument(1)), *requests, _error(_EPERM)))
+    program = _when(syscalls.EVERYWHERE["fcntl"], *_split(body))
+    program += _when(syscalls.EVERYWHERE["fchmod"], _error(_EPERM))
+    # Of a descriptor: no path, or an empty one.
+    program += _when(
+        syscalls.EVERYWHERE["utimensat"],
+        _op(_LOAD, _argument(3)),
+        _op(_JUMP_ANY_BIT, _AT_EMPTY_PATH, 4, 0),
+        _op(_LOAD, _argument(1)),
+        _op(_JUMP_EQUAL, 0, 0, 3),
+        _op(_LOAD, _argument(1, high=True)),
+        _op(_JUMP_EQUAL, 0, 0, 1),
+        _error(_EPERM),
+        _ret(_ALLOW),
+    )
+    return program

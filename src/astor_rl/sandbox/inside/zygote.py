@@ -11,21 +11,20 @@ from __future__ import annotations
 import array
 import gc
 import importlib
+import itertools
 import json
 import os
 import resource
 import select
-import shutil
 import signal
 import socket
-import stat
 import struct
 import sys
 import time
 import traceback
 from typing import Any, Final
 
-from astor_rl.sandbox.inside import child, kernel, seccomp
+from astor_rl.sandbox.inside import child, emptying, kernel, seccomp
 from astor_rl.sandbox.inside.jail import Jail
 from astor_rl.sandbox.inside.protocol import (
     DESCRIPTORS,
@@ -51,7 +50,7 @@ PRELOADED: Final = tuple(_PRELOADED.split())
 
 
 _Report = tuple[int, bool, float, int]
-_Job = tuple[tuple[int, ...], Granted, bool]
+_Job = tuple[tuple[int, ...], Granted, bool, bool]
 """What a forked child needs to be a job: the arguments of `child.run`."""
 
 
@@ -130,9 +129,10 @@ def _serve(control: socket.socket, jail: Jail, idle: int, others: bool) -> _Job:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     poll = select.poll()
     poll.register(control, select.POLLIN)
-    for forks in (False, True):  # made once, here: each job only adds its process id
-        seccomp.job_filter(0, forks)
-    may_fork = jail.has("pidns")
+    may_fork, rooted = jail.has("pidns"), jail.has("root")
+    for forks, inherits in itertools.product((False, True), repeat=2):
+        # Made once, here: each job only adds its process id.
+        seccomp.job_filter(0, forks, rooted=rooted, inherits=inherits)
     gc.collect()
     gc.freeze()
     # New lists are made of freed ones, the last first: a stock of them, in an order that no job
@@ -151,13 +151,13 @@ def _serve(control: socket.socket, jail: Jail, idle: int, others: bool) -> _Job:
         pid = kernel.fork(hooks=others)
         if pid == 0:
             os.close(control.detach())  # `close` does more, and each page it does it on is copied
-            return descriptors, limits, may_fork
+            return descriptors, limits, may_fork, rooted
         for descriptor in descriptors:
             os.close(descriptor)
         report = _watch(pid, limits.wall_s, control, poll)
         jail.end_everyone()
         seconds = time.monotonic() - started
-        clean = _emptied(jail.work, others)
+        clean = emptied_apart(jail.work, others=others)
         control.send(REPORT.pack(*report, seconds, clean))
         if not clean:
             os._exit(0)
@@ -198,47 +198,19 @@ def _watch(pid: int, wall_s: float, control: socket.socket, poll: select.poll) -
     return status, not events, cpu_s, peak_kb
 
 
-def _emptied(work: str, others: bool) -> bool:
+def emptied_apart(work: str, *, others: bool) -> bool:
     """`emptied`, by another process if there is something: this one's memory stays as it is."""
     try:
-        os.chmod(work, stat.S_IRWXU)
-        if not os.listdir(work):
+        if emptying.reset(work):
             return True
+        pid = kernel.fork(hooks=others)
     except OSError:
         return False
-    pid = kernel.fork(hooks=others)
     if pid == 0:
         code = 1
         try:
-            code = 0 if emptied(work) else 1
+            code = 0 if emptying.emptied(work) else 1
         finally:
             os._exit(code)
     status, _, _ = kernel.wait(pid)
     return status == 0
-
-
-def emptied(work: str) -> bool:
-    """Empty the scratch directory; False where a job made that impossible."""
-    try:
-        os.chmod(work, stat.S_IRWXU)
-        if not os.listdir(work):
-            return True
-        _unlock(work)
-        for entry in os.scandir(work):
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                os.unlink(entry.path)
-    except (OSError, RecursionError):
-        return False
-    return True
-
-
-def _unlock(path: str) -> None:
-    """Make every directory listable and writable, from the top down."""
-    waiting = [path]
-    while waiting:
-        folder = waiting.pop()
-        os.chmod(folder, stat.S_IRWXU)
-        with os.scandir(folder) as entries:
-            waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

@@ -30,7 +30,8 @@ FRAME: Final = LIMIT + (1 << 10)
 Main = Callable[[Channel, bytes], None]
 """What an untrusted side does; the bytes say with what."""
 _COMMAND: Final = struct.Struct("<cII")
-_REPORT: Final = struct.Struct("<id")
+_REPORT: Final = struct.Struct("<id?")
+_NOT_RUN: Final = _REPORT.pack(0, 0.0, False)
 _BECOME: Final = b"B"
 _FORK: Final = b"F"
 _KILL: Final = b"K"
@@ -111,12 +112,16 @@ class Ended(NamedTuple):
     """How a process ended.
 
     Attributes:
-        status: `crash` or `timeout`.
+        status: `crash` or `timeout`, or that of `SPOILT`.
         message: one line.
     """
 
     status: str
     message: str
+
+
+SPOILT: Final = Ended("malformed", "left files that can't be removed")
+"""The end of a fork that leaves something to the next, and of all that would come after it."""
 
 
 class Helper:
@@ -126,7 +131,7 @@ class Helper:
         walls: of the untrusted process.
         main: what the process does when it is to be the untrusted side.
         forked: what each of its forks does.
-        clean: empties the scratch directory.
+        clean: empties the scratch directory; says whether it could.
         hidden: descriptors that only the trusted side may have.
     """
 
@@ -135,7 +140,7 @@ class Helper:
         walls: Walls,
         main: Main,
         forked: Main,
-        clean: Callable[[], object],
+        clean: Callable[[], bool],
         hidden: tuple[int, ...],
     ) -> None:
         there, back, commands, reports = (os.pipe() for _ in range(4))
@@ -172,8 +177,9 @@ class Helper:
         self._command(_KILL, 0, b"")
 
     def reap(self) -> Ended:
-        """Wait for the fork's end."""
-        return how_it_ended(*_REPORT.unpack(os.read(self.reports, _REPORT.size)))
+        """Wait for the fork's end: `malformed` if the next one could meet what it left behind."""
+        status, used, clean = _REPORT.unpack(os.read(self.reports, _REPORT.size))
+        return how_it_ended(status, used) if clean else SPOILT
 
     def end(self) -> Ended:
         """Kill the process itself, or learn how it has ended."""
@@ -210,22 +216,24 @@ class _Nursery(NamedTuple):
     """The process's own end."""
 
     walls: Walls
-    clean: Callable[[], object]
+    clean: Callable[[], bool]
     reads: int
     writes: int
     commands: int
     reports: int
 
     def run(self, main: Main, forked: Main) -> NoReturn:
-        code = 1
+        code, clean = 1, True
         try:
             while self._wait() and (head := os.read(self.commands, _COMMAND.size)):
                 word, cpu_s, size = _COMMAND.unpack(head)
                 data = self._read(size)
                 if word == _BECOME:
                     self._be(main, cpu_s, data)
+                elif word == _FORK and clean:
+                    clean = self._raise(forked, cpu_s, data)
                 elif word == _FORK:
-                    self._raise(forked, cpu_s, data)
+                    os.write(self.reports, _NOT_RUN)
             code = 0
         finally:
             _exit(code)
@@ -247,14 +255,14 @@ class _Nursery(NamedTuple):
                 return False  # nobody is there any more
         return True
 
-    def _raise(self, forked: Main, cpu_s: int, data: bytes) -> None:
-        """Fork, wait for the end or the word for it, and clear up."""
+    def _raise(self, forked: Main, cpu_s: int, data: bytes) -> bool:
+        """Fork, wait for the end or the word for it, and clear up; whether that was possible."""
         _drain(self.reads)
         life = os.pipe()
         pid = kernel.fork()
         if pid == 0:
             os.close(life[0])
-            self._be(forked, cpu_s, data)
+            self._be(forked, cpu_s, data, inherits=True)
         os.close(life[1])
         poll = select.poll()
         poll.register(life[0], select.POLLIN)
@@ -263,10 +271,11 @@ class _Nursery(NamedTuple):
         os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
         os.close(life[0])
-        self.clean()
-        os.write(self.reports, _REPORT.pack(status, usage.ru_utime + usage.ru_stime))
+        clean = self.clean()
+        os.write(self.reports, _REPORT.pack(status, usage.ru_utime + usage.ru_stime, clean))
+        return clean
 
-    def _be(self, main: Main, cpu_s: int, data: bytes) -> NoReturn:
+    def _be(self, main: Main, cpu_s: int, data: bytes, *, inherits: bool = False) -> NoReturn:
         code = 1
         try:
             os.close(self.commands)
@@ -274,7 +283,7 @@ class _Nursery(NamedTuple):
             # The trusted side's is a file in which both could seek.
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             self.walls.limit(cpu_s)
-            self.walls.filter()
+            self.walls.filter(inherits=inherits)
             main(Channel(self.reads, self.writes, FRAME), data)
             code = 0
         except Lost:

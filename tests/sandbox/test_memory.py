@@ -1,0 +1,55 @@
+"""Tests that remember the reference's answers, to compare other versions with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from astor_rl.sandbox.api import Job, Limits, Outcome, TestsJob
+
+Run = Callable[[Job], Outcome]
+_ADD = "def add(a, b):\n    return a + b\n"
+
+
+def _job(tests: str, *sources: str) -> TestsJob:
+    limits = Limits(wall_s=120, cpu_s=30)
+    return TestsJob("calc", sources, tests, per_target_s=10, limits=limits, reference=0)
+
+
+_KEPT_IN_A_TIME = """
+import os, zlib
+from calc import add
+def test_a():
+    got = zlib.crc32(repr([add(a, b) for a in range(9) for b in range(9)]).encode())
+    mark = 4242 * 10**12
+    seen = os.stat(".").st_mtime_ns
+    if seen // 10**12 == 4242:
+        assert seen == mark + got
+    else:
+        os.utime(".", ns=(0, mark + got))
+        assert got
+"""
+
+
+def test_the_time_of_the_scratch_directory_tells_nothing(run: Run) -> None:
+    outcome = run(_job(_KEPT_IN_A_TIME, _ADD, _ADD.replace("a + b", "a - b"), _ADD))
+    assert [(t.status, t.failed) for t in outcome.targets] == [("ok", ())] * 3
+
+
+def test_files_that_later_runs_could_find_are_removed_or_the_verdict_is_void(run: Run) -> None:
+    keeps = """
+import os
+from calc import add
+def test_a():
+    assert os.listdir(".") == []
+    home = os.getcwd()
+    for _ in range(20):
+        os.mkdir("d" * 250)
+        os.chdir("d" * 250)
+    os.chdir(home)
+    assert add(1, 2) == 3
+"""
+    sources = (_ADD, _ADD.replace("a + b", "a - b"), _ADD)
+    correct, mutant, again = run(_job(keeps, *sources)).targets
+    assert correct.passed == again.passed == ("test_a",)
+    assert mutant.message.startswith("test_a: AssertionError")
+    assert "add(1, 2)" in mutant.message
