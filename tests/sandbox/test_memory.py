@@ -7,12 +7,30 @@ from collections.abc import Callable
 from astor_rl.sandbox.api import Job, Limits, Outcome, TestsJob
 
 Run = Callable[[Job], Outcome]
-_ADD = "def add(a, b):\n    return a + b\n"
+_LOGGING = "import logging\nlogger = logging.getLogger(__name__)\n"
+_ADD = _LOGGING + "def add(a, b):\n    return a + b\n"
+_KEPT_IN_A_LOGGER = """
+import calc
+def test_a():
+    got = [calc.add(a, b) for a in range(3) for b in range(3)]
+    if hasattr(calc.logger, "answers"):
+        assert calc.logger.answers == got
+    else:
+        calc.logger.answers = got
+        assert got
+"""
 
 
 def _job(tests: str, *sources: str) -> TestsJob:
     limits = Limits(wall_s=120, cpu_s=30)
     return TestsJob("calc", sources, tests, per_target_s=10, limits=limits, reference=0)
+
+
+def test_a_version_shares_no_memory_with_the_next(run: Run) -> None:
+    sources = (_ADD, _ADD.replace("a + b", "a - b"), _ADD.replace("a + b", "a * b"), _ADD)
+    outcome = run(_job(_KEPT_IN_A_LOGGER, *sources))
+    assert [target.failed for target in outcome.targets] == [()] * 4
+    assert [target.differs for target in outcome.targets] == [False, True, True, False]
 
 
 _KEPT_IN_A_TIME = """

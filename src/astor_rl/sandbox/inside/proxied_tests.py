@@ -87,7 +87,11 @@ def run(job: Mapping[str, Any], helper: Helper, walls: Walls) -> Iterator[list[A
 
 
 class _Host:
-    """The process that serves one version after the other, and the tests on the other side."""
+    """The process that serves one version, and the tests on the other side.
+
+    Each version has one of its own: the tests could leave notes in what a version shares with the
+    next, as the loggers of a process.
+    """
 
     def __init__(self, targets: Targets, helper: Helper, walls: Walls) -> None:
         self._helper = helper
@@ -95,8 +99,8 @@ class _Host:
         self._worker = Worker(serve, walls, (helper.reads, helper.writes))
 
     def test(self, index: int, *, measured: bool, recorded: bool) -> tuple[list[Any] | None, Ended]:
-        """What became of the version that is served (None if it ended the process), and of the
-        tests' process, which is gone afterwards.
+        """What became of the version (None if it ended the process), and of the tests' process,
+        which is gone afterwards.
         """
         self._worker.tell([TEST, index, measured, recorded])
         poll = select.poll()
@@ -114,7 +118,7 @@ class _Host:
         return result, ended
 
     def measured(self) -> list[Any] | None:
-        """Counts and exchange of the version that was served last."""
+        """Counts and exchange of the version that was served."""
         self._worker.tell([MEASURE])
         return self._worker.result()
 
@@ -131,7 +135,6 @@ class _Session:
         self._helper = helper
         self._walls = walls
         self._targets = Targets(job)
-        self._host: _Host | None = None
         names = sorted(importable([f"{job['module']}.py", *job["support"]]))
         asserts = asserts_at_top_level(job["tests"])
         setup = [code, job["tests"], names, job["per_target_s"], asserts, job["seed"]]
@@ -170,16 +173,16 @@ class _Session:
 
     def _tested(self, index: int, *, recorded: bool = False) -> tuple[_Row, Tape]:
         """Run the tests on one version: its row, and the exchange if it is asked for."""
-        host = self._host = self._host or _Host(self._targets, self._helper, self._walls)
+        host = _Host(self._targets, self._helper, self._walls)
         measured = index in self._job["coverage_of"]
         self._helper.fork(self._cpu_s, self._setup)
         answer, ended = host.test(index, measured=measured, recorded=recorded)
         if answer is None:
-            self._host = None
             return _ended(index, host.end()), []
         said, status, message = answer
         row = _row(index, said, status, message, ended)
         extra = host.measured() if measured or recorded else None
+        host.end()
         if extra is None:
             return row, []
         row[5] = extra[0] if row[1] == "ok" else None
