@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
 
 from astor_rl.sandbox.api import Job, Limits, Outcome, TestsJob
 
@@ -71,3 +74,64 @@ def test_a():
     assert correct.passed == again.passed == ("test_a",)
     assert mutant.message.startswith("test_a: AssertionError")
     assert "add(1, 2)" in mutant.message
+
+
+_KEPT_IN_PROCESS_IDS = """
+import os, threading, zlib
+from calc import add
+def test_a():
+    got = zlib.crc32(repr([add(a, b) for a in range(9) for b in range(9)]).encode()) % 1000 + 100
+    used = os.getpid() - os.getppid()
+    if used >= 20:
+        assert got <= used <= got + 40
+    for _ in range(got):
+        thread = threading.Thread(target=int)
+        thread.start()
+        thread.join()
+    assert got
+"""
+
+
+def test_tests_that_meet_other_versions_first_do_not_know_which_answers_to_keep(run: Run) -> None:
+    signs = ("a - b", "a * b", "a + b + 1", "b")
+    sources = (_ADD, *(_ADD.replace("a + b", sign) for sign in signs), _ADD)
+    outcome = run(_job(_KEPT_IN_PROCESS_IDS, *sources))
+    assert outcome.targets[0].failed == ("test_a",)
+    assert {target.message for target in outcome.targets[1:]} == {
+        "not run: the tests fail on the reference"
+    }
+
+
+@pytest.mark.parametrize("at_first", ["return", "os._exit(0)"])
+def test_tests_that_judge_the_same_version_in_two_ways_are_worth_nothing(
+    run: Run, at_first: str
+) -> None:
+    tests = f"""
+import os
+from calc import add
+def test_a():
+    if add(1, 2) != 3 and os.getpid() - os.getppid() < 4:
+        {at_first}
+    assert add(1, 2) == 3
+    assert add(1, 1) == 2
+"""
+    outcome = run(_job(tests, _ADD, _ADD.replace("a + b", "a - b"), _ADD))
+    correct, mutant, again = outcome.targets
+    assert (correct.status, correct.passed) == ("error", ())
+    assert correct.message == "the tests' verdict depends on what ran before"
+    assert mutant.status == again.status == "error"
+
+
+def test_a_version_that_only_a_deadline_tells_apart_is_not_killed(run: Run) -> None:
+    tests = """
+import os
+from calc import add
+def test_a():
+    while add(1, 2) != 3 and os.getpid() - os.getppid() < 4:
+        pass
+    assert add(1, 2) == 3
+"""
+    job = _job(tests, _ADD, _ADD.replace("a + b", "a - b"), _ADD)
+    correct, mutant, again = run(replace(job, per_target_s=0.5)).targets
+    assert correct.passed == again.passed == ("test_a",)
+    assert (mutant.failed, mutant.differs) == (("test_a",), False)

@@ -1,10 +1,11 @@
 """Harness of `TestsJob` with the untrusted tests in a process of their own.
 
-The trusted side holds the versions. The tests run on the reference version first, in a fresh
-process; their calls are recorded, and played to all others at once. Where the answers are the same,
-the tests would see the same and end the same. They are run again, each time in a fresh process,
-only on versions that answer otherwise, so that a version counts as told apart by what it did and by
-what the tests made of it. The tests can't learn which version they are run on but by what it does.
+The trusted side holds the versions. The tests run on some of them, which nobody can foresee, and
+then on the reference version, each time in a fresh process; what they ask of the reference is
+recorded, and asked of all others at once. Where the answers are the same, the tests would see the
+same and end the same. They are run again only on versions that answer otherwise, so that a version
+counts as told apart by what it did and by what the tests made of it. The tests can't learn which
+version they are run on but by what it does. Tests that end in two ways on one version are void.
 """
 
 from __future__ import annotations
@@ -50,6 +51,8 @@ from astor_rl.sandbox.inside.tests import (
 _MARGIN_S: Final = 2
 """CPU seconds that a process may use beyond the deadline that it keeps itself."""
 _Row = list[Any]
+_DECOYS: Final = 5
+_REMEMBERS: Final = Ended("error", "the tests' verdict depends on what ran before")
 
 
 def tests(channel: Channel, data: bytes) -> None:
@@ -153,23 +156,35 @@ class _Session:
 
     def _compared(self, reference: int, others: Sequence[int]) -> Iterator[_Row]:
         """The reference, and if the tests pass on it, the others."""
+        sources = self._job["targets"]
+        # Equal code is run again: whoever does not pass twice passes by chance.
+        mutants = [index for index in others if sources[index] != sources[reference]]
+        first = {index: self._tested(index)[0] for index in _decoys(mutants)}
         row, tape = self._tested(reference, recorded=True)
         yield row
         if row[1] != "ok" or row[3] or not row[2]:
             return
-        sources = self._job["targets"]
-        # Equal code is run again: whoever does not pass twice passes by chance.
-        mutants = [index for index in others if sources[index] != sources[reference]]
         found = dict(zip(mutants, self._replayed(tape, mutants), strict=True)) if tape else {}
         for index in others:
             letter, ended = found.get(index, (DIFFERS, Ended("ok", "")))
-            if letter == SAME:
-                yield [index, "ok", row[2], [], row[4], None, "", False]
-            elif letter == DIFFERS:
-                again, _ = self._tested(index)
-                yield [*again[:-1], index in found]
-            else:
-                yield _ended(index, ended, differs=True)
+            later = self._later(index, letter, ended, row, differs=index in found)
+            # What only the played calls ended, the tests had no part in.
+            if letter != TOLD and index in first and first[index][1:4] != later[1:4]:
+                if "timeout" not in (first[index][1], later[1]):
+                    yield _ended(reference, _REMEMBERS)
+                    return
+                later[-1] = False  # by a hair or on purpose: it isn't told apart
+            yield later
+
+    def _later(
+        self, index: int, letter: int, ended: Ended, reference: _Row, *, differs: bool
+    ) -> _Row:
+        """The row of a version, by what became of it when the tests' calls were played to it."""
+        if letter == SAME:
+            return [index, "ok", reference[2], [], reference[4], None, "", False]
+        if letter == DIFFERS:
+            return [*self._tested(index)[0][:-1], differs]
+        return _ended(index, ended, differs=True)
 
     def _tested(self, index: int, *, recorded: bool = False) -> tuple[_Row, Tape]:
         """Run the tests on one version: its row, and the exchange if it is asked for."""
@@ -204,6 +219,16 @@ class _Session:
             if left:  # the next one crashed it
                 del left[0]
                 yield TOLD, ended
+
+
+def _decoys(mutants: Sequence[int]) -> list[int]:
+    """The versions that the tests meet before the reference, one to five, in secret order.
+
+    Tests without expected values could keep the reference's answers and compare those of all others
+    with them, if they knew that the first that they meet, or the fourth, is the reference.
+    """
+    secret = random.SystemRandom()
+    return secret.sample(mutants, secret.randint(1, min(_DECOYS, len(mutants)))) if mutants else []
 
 
 def _row(index: int, said: bytes, status: str, message: str, ended: Ended) -> _Row:
