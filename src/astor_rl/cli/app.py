@@ -159,7 +159,7 @@ def merge(
         list[Path], typer.Argument(metavar="RUN...", help="Finished runs from the same weights.")
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="DIR", help="A new model folder.")
+        Path, typer.Option("-o", "--out", "--output", metavar="DIR", help="A new model folder.")
     ],
     method: Annotated[
         str, typer.Option("--method", help="linear, ties, dare_linear or dare_ties.")

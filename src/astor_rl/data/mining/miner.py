@@ -129,6 +129,7 @@ def mine(
             "mine: names nothing; give installed packages or paths, as mine:toolz,./src"
         )
     packages = [find_package(part, base_dir=base_dir) for part in parts]
+    report("finding packages", 1, 1)
     names = tuple((package.name, package.version) for package in packages)
     cache, key = Cache("mining"), _key(packages, options)
     stored = cache.get(key) if use_cache else None
@@ -179,6 +180,7 @@ def _mine(
         root = _history(package)
         if root is not None:
             commits += history_rows(root, name=package.name, limit=options.max_commits)
+    report("reading git history", len(packages), len(packages))
     if len(commits) < _ENOUGH_COMMITS:
         commits += commit_rows(
             subjects, sandbox, per_unit=options.edits_per_function, seed=seed, progress=report
