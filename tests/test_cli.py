@@ -129,6 +129,8 @@ from pathlib import Path
 from astor_rl.cli.errors import one_line_errors, sigterm_interrupts
 import typer
 folder = Path(sys.argv[1])
+# A job that a shell put into the background ignores it, and so would this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     with one_line_errors(folder=folder, resume="astor train x.toml --resume"), sigterm_interrupts():
         os.kill(os.getpid(), getattr(signal, sys.argv[2]))
