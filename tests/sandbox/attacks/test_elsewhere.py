@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -73,10 +74,11 @@ def _public_python() -> str:
 
 
 @pytest.mark.slow
-def test_as_an_ordinary_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_as_an_ordinary_user() -> None:
     """As root, by becoming uid 1000; otherwise this is what every other test shows."""
-    folder = Path("/tmp") / tmp_path_factory.mktemp("user").name
-    folder.mkdir(mode=0o777)
+    # pytest's own folders are closed to others.
+    folder = Path(tempfile.mkdtemp(prefix="astor-user-", dir="/tmp"))
+    folder.chmod(0o777)
     try:
         goals = ("--goal", "escape", "spy", "linger", "confuse")
         table = _attacks(folder, *goals, user=1000, python=_public_python())
