@@ -23,8 +23,9 @@ HEADLINES: Final = (
     "ms_per_covered_target",
 )
 """The figures to show first; see `measure`."""
-_EQUALS: Final = 32
-"""Mutants of a set that answer as its code does."""
+_FEW, _EQUALS = 6, 32
+"""Mutants of a set that answer as its code does. A set with any at all first runs its tests on one
+to five of them (see `proxied_tests`): that is a set's cost and not a mutant's."""
 _AGAIN: Final = 40
 """How often more the tests of a set run on the code, with and without coverage."""
 _LOOP: Final = """
@@ -40,11 +41,13 @@ def measure(sets: Sequence[MutantSet], workers: int, rounds: int) -> dict[str, A
     """Milliseconds a mutant, a measured run of the tests, and a measured target.
 
     `ms_per_mutant`: a version that answers the recorded calls as the code does; all of a batch in
-    one process, a timer for each. `ms_per_mutant_told_apart`: MBPP's own mutants, on nearly all of
-    which the tests run once more, in a fresh process. `ms_per_mutant_one_process`: the same ones,
-    with tests and code in one process. `ms_per_coverage_call`: what tracing adds to one run of a
-    set's tests. `ms_per_covered_target`: what it adds to a job with one run, which includes
-    finding the lines and branches of the code.
+    one process, a timer for each. `ms_per_set_with_mutants`: what the first few of them add to a
+    set, most of it runs of the tests that hide which version is the code.
+    `ms_per_mutant_told_apart`: MBPP's own mutants, on nearly all of which the tests run once
+    more, in a fresh process. `ms_per_mutant_one_process`: the same ones, with tests and code in
+    one process. `ms_per_coverage_call`: what tracing adds to one run of a set's tests.
+    `ms_per_covered_target`: what it adds to a job with one run, which includes finding the lines
+    and branches of the code.
     """
     with ProcessPool(1) as one, ProcessPool(workers) as all_:
         kept = _finishing(all_, sets)
@@ -66,7 +69,8 @@ def measure(sets: Sequence[MutantSet], workers: int, rounds: int) -> dict[str, A
         "sets": count,
         "mutants": mutants,
         "left_out": len(sets) - count,
-        "ms_per_mutant": per("equals", "code", _EQUALS * count),
+        "ms_per_mutant": per("equals", "few equals", (_EQUALS - _FEW) * count),
+        "ms_per_set_with_mutants": per("few equals", "code", count),
         "ms_per_mutant_told_apart": per("mutants", "code", mutants),
         "ms_per_mutant_one_process": per("together mutants", "together", mutants),
         "ms_per_mutant_all_cores": summary([1e3 * seconds / mutants for seconds in whole]),
@@ -78,8 +82,10 @@ def measure(sets: Sequence[MutantSet], workers: int, rounds: int) -> dict[str, A
 
 def _batches(kept: Sequence[MutantSet]) -> dict[str, list[TestsJob]]:
     equals = [[f"{each.code}\n# {number}" for number in range(_EQUALS)] for each in kept]
+    few = [versions[:_FEW] for versions in equals]
     return {
         "code": [_job(each) for each in kept],
+        "few equals": [_job(each, more) for each, more in zip(kept, few, strict=True)],
         "equals": [_job(each, more) for each, more in zip(kept, equals, strict=True)],
         "mutants": [_job(each, each.mutants) for each in kept],
         "together": [_job(each, shared_process=True) for each in kept],

@@ -204,7 +204,7 @@ def test_what_one_run_leaves_behind_is_gone_for_the_next(apart: Targets) -> None
 def test_how_the_tests_process_ended(apart: Targets, tests: str, status: str, message: str) -> None:
     limits = Limits(wall_s=300, cpu_s=30)
     for result in apart(tests, _ADD, _ADD, per_target_s=0.4, limits=limits):
-        assert (result.status, result.passed) == (status, ())
+        assert (result.status, result.passed) == (status, ()), result
         assert message in result.message
 
 
@@ -242,3 +242,50 @@ def test_bytes_of_the_tests_are_no_result(apart: Targets, attack: str, status: s
     first, second = apart(tests, _ADD, _SUB)
     assert (first.status, second.status) == (status, status)
     assert first.passed == second.passed == ()
+
+
+def test_the_end_is_heard_before_the_first_question(apart: Targets) -> None:
+    # Tests that end at once can be gone before the version is ready for them.
+    for _ in range(60):
+        for result in apart("import os\nos._exit(0)", _ADD, _ADD):
+            assert result.status == "crash", result
+
+
+def test_coverage_counts_what_one_process_counts(apart: Targets) -> None:
+    code = """
+class Box:
+    def __init__(self, items):
+        self.items = items
+
+    @property
+    def size(self):
+        if self.items:
+            return len(self.items)
+        return 0
+
+    def __iter__(self):
+        for item in self.items:
+            yield item
+
+    def sorted(self, key):
+        def wrapped(item):
+            value = key(item)
+            return -value if value > 1 else value
+        return sorted(self.items, key=wrapped)
+
+def unused():
+    return 1
+"""
+    tests = """
+    import pytest
+    from calc import Box
+    def test_size(): assert Box([1]).size == 1
+    def test_items(): assert list(Box([1, 2])) == [1, 2]
+    def test_sorted(): assert Box([1, 2]).sorted(lambda item: item) == [2, 1]
+    def test_error():
+        with pytest.raises(ZeroDivisionError): Box([1]).sorted(lambda item: 1 / 0)
+    """
+    (alone,) = apart(tests, code, coverage_of=(0,), shared_process=True)
+    (served,) = apart(tests, code, coverage_of=(0,))
+    assert (alone.failed, served.failed) == ((), ())
+    assert alone.coverage == served.coverage == Coverage(16, 18, 3, 4)

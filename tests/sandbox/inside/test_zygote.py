@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from astor_rl.sandbox.api import CallJob, Limits, Outcome
+from astor_rl.sandbox.api import CallJob, Limits, Outcome, TestsJob
 from astor_rl.sandbox.inside.protocol import UNWATCHED_S
 from astor_rl.sandbox.pool import ProcessPool
 
@@ -145,3 +145,21 @@ def test_packages_that_are_preloaded_hear_of_forks(
     with ProcessPool(1, preload=("listening",)) as pool:
         (outcome,) = pool.map([CallJob("import listening", ("listening.heard",))])
     assert _value(outcome) == [1]
+
+
+def test_packages_that_are_preloaded_hear_of_a_jobs_own_forks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "import os\nheard = []\nos.register_at_fork(after_in_child=lambda: heard.append(1))\n"
+    tmp_path.chmod(0o755)  # jobs have another user
+    (tmp_path / "hearing.py").write_text(source)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code = "import hearing\ndef times(): return len(hearing.heard)\n"
+    tests = (
+        "import hearing\nfrom served import times\n"
+        "def test_code(): assert times() == 2\n"  # the zygote's fork, and the job's
+        "def test_tests(): assert len(hearing.heard) == 3\n"
+    )
+    with ProcessPool(1, preload=("hearing",)) as pool:
+        (outcome,) = pool.map([TestsJob("served", (code,), tests)])
+    assert (outcome.status, outcome.targets[0].failed) == ("ok", ()), outcome

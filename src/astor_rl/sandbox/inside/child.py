@@ -70,12 +70,14 @@ def load(name: str) -> None:
         _PREPARATIONS.append(module)
 
 
-def run(descriptors: Sequence[int], limits: Granted, may_fork: bool, rooted: bool) -> NoReturn:
+def run(
+    descriptors: Sequence[int], limits: Granted, may_fork: bool, rooted: bool, others: bool
+) -> NoReturn:
     """Run the job that arrives on the first descriptor; never returns."""
     code = 1
     try:
         _take(descriptors, limits.stdin)
-        walls = Walls(limits, may_fork and limits.processes > 0, rooted)
+        walls = Walls(limits, may_fork and limits.processes > 0, rooted, others)
         for harness in _PREPARATIONS:
             harness.prepare(walls, (_JOB, _RESULTS))
         walls.limit()
@@ -158,11 +160,13 @@ class Walls(NamedTuple):
         limits: from the pool.
         may_fork: whether untrusted code may.
         rooted: whether there is a private root.
+        others: whether packages beside the standard library are loaded (see `kernel.fork`).
     """
 
     limits: Granted
     may_fork: bool
     rooted: bool
+    others: bool
 
     def limit(self, cpu_s: int | None = None) -> None:
         """Take on the limits, but for the CPU time if it is given. For all time."""

@@ -12,8 +12,11 @@ import pathlib
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import ModuleType
-from typing import Any, NamedTuple, Self
+from types import FunctionType, ModuleType
+from typing import Any, Final, NamedTuple, Self
+
+_PLAIN: Final = (ModuleType, str, int, float, bool, list, dict, tuple, set, type(None))
+"""Types of what no decorator returns."""
 
 
 class Fixture(NamedTuple):
@@ -82,11 +85,17 @@ def provided_by(owner: ModuleType | type) -> dict[str, Fixture]:
     return found
 
 
+def _marker_of(thing: Any) -> Any:
+    """What marks a fixture, looked up without running anything of the thing's."""
+    if type(thing) is FunctionType:
+        return thing.__dict__.get("_pytestfixturefunction")
+    marker = inspect.getattr_static(thing, "_fixture_function_marker", None)
+    return marker or inspect.getattr_static(thing, "_pytestfixturefunction", None)
+
+
 def _as_fixture(thing: Any) -> tuple[str | None, Fixture] | None:
     """(given name, fixture) of what `@pytest.fixture` returned: an object since pytest 8.4."""
-    marker = inspect.getattr_static(thing, "_fixture_function_marker", None)
-    marker = marker or inspect.getattr_static(thing, "_pytestfixturefunction", None)
-    if marker is None:
+    if type(thing) in _PLAIN or _marker_of(thing) is None:
         return None
     marker = getattr(thing, "_fixture_function_marker", None) or thing._pytestfixturefunction
     if hasattr(thing, "_get_wrapped_function"):

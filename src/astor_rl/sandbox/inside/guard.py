@@ -13,7 +13,8 @@ import unittest.loader
 import unittest.result
 import unittest.suite
 from collections.abc import Callable, Iterator, Mapping
-from types import ModuleType
+from operator import is_
+from types import FunctionType, ModuleType
 from typing import Any, Final
 
 from astor_rl.sandbox.inside import child, collect, counting, fixtures, measure, modules
@@ -22,11 +23,49 @@ _FRAMEWORK: Final = (unittest.case, unittest.loader, unittest.result, unittest.s
 _own: Final[list[ModuleType]] = [child, collect, counting, fixtures, measure, modules]
 _PYTEST: Final = importlib.import_module("pytest")
 _namespace_of: Final = type.__dict__["__dict__"].__get__
+# Bound now: what is looked for may be among the builtins.
+_all, _map = all, map
 
 
 def watch(module: ModuleType) -> None:
     """Watch a harness too."""
     _own.append(module)
+
+
+class _Namespace:
+    """A namespace as it is now: what is behind its names, and the code of its functions.
+
+    Compared by loops of the interpreter's own, since it is done after every version of a job.
+    """
+
+    def __init__(self, name: str, names: Mapping[str, Any], keys: list[str], strict: bool) -> None:
+        self._name = name
+        self._names = names
+        self._strict = strict
+        self._keys = keys
+        self._all = frozenset(names)
+        self._values = [names[key] for key in keys]
+        self._functions = [value for value in self._values if type(value) is FunctionType]
+        self._codes = [function.__code__ for function in self._functions]
+
+    def difference(self) -> str:
+        """The first name behind which there is something else, or an empty string."""
+        now = list(map(self._names.get, self._keys))
+        if _all(_map(is_, now, self._values)):
+            codes = [function.__code__ for function in self._functions]
+            if not _all(_map(is_, codes, self._codes)):
+                names = [function.__name__ for function in self._functions]
+                return self._first(names, codes, self._codes)
+            return self._added() if self._strict else ""
+        return self._first(self._keys, now, self._values)
+
+    def _first(self, names: list[str], now: list[Any], before: list[Any]) -> str:
+        pairs = zip(names, now, before, strict=True)
+        return next(f"{self._name}.{name}" for name, new, old in pairs if new is not old)
+
+    def _added(self) -> str:
+        new = self._names.keys() - self._all
+        return next((f"{self._name}.{key}" for key in new if callable(self._names[key])), "")
 
 
 def snapshot() -> Callable[[], str]:
@@ -35,23 +74,8 @@ def snapshot() -> Callable[[], str]:
     Returns:
         a function that names the first thing that is different, or an empty string.
     """
-    seen = [
-        (name, names, {key: _look(names, key) for key in keys}, strict)
-        for name, names, keys, strict in _watched()
-    ]
-
-    def changed() -> str:
-        for name, names, before, strict in seen:
-            for key in before.keys() | (names.keys() if strict else set()):
-                now = _look(names, key)
-                if key not in before:
-                    if callable(now[0]):
-                        return f"{name}.{key}"
-                elif now[0] is not before[key][0] or now[1] is not before[key][1]:
-                    return f"{name}.{key}"
-        return ""
-
-    return changed
+    seen = [_Namespace(*watched) for watched in _watched()]
+    return lambda: next(filter(None, (namespace.difference() for namespace in seen)), "")
 
 
 def _watched() -> Iterator[tuple[str, Mapping[str, Any], list[str], bool]]:
@@ -77,8 +101,3 @@ def _classes(module: ModuleType) -> list[type]:
 def _functions(names: Mapping[str, Any]) -> list[str]:
     """The functions, classes and descriptors of a namespace: plain settings may change."""
     return [key for key, value in names.items() if callable(value) or hasattr(value, "__get__")]
-
-
-def _look(names: Mapping[str, Any], key: str) -> tuple[Any, Any]:
-    value = names.get(key)
-    return value, getattr(value, "__code__", None)

@@ -6,6 +6,7 @@ Runs in a process of its own that only loads code of the row (the correct versio
 from __future__ import annotations
 
 import random
+import sys
 from collections.abc import Mapping, Sequence
 from mmap import mmap
 from typing import Any, Final
@@ -13,7 +14,7 @@ from typing import Any, Final
 from astor_rl.sandbox import codec
 from astor_rl.sandbox.inside import modules
 from astor_rl.sandbox.inside.measure import Measurement, Target
-from astor_rl.sandbox.inside.proxy.access import Guarded
+from astor_rl.sandbox.inside.proxy.access import Access, Guarded
 from astor_rl.sandbox.inside.proxy.channel import GONE, Channel, Line, Lost
 from astor_rl.sandbox.inside.proxy.desk import Desk
 from astor_rl.sandbox.inside.proxy.importing import importable
@@ -30,6 +31,28 @@ ENDED: Final = "ended"
 MEASURE: Final = "measure"
 
 _measurement: Final = Measurement()
+
+
+class _Desk(Desk):
+    """Has the trace function that it finds only while something is asked of the version.
+
+    Nothing else is measured, and all that the exchange runs would be slowed several times.
+    """
+
+    def __init__(self, access: Access, names: frozenset[str]) -> None:
+        super().__init__(access, names)
+        self._trace = sys.gettrace()
+        sys.settrace(None)
+
+    def perform(self, operation: str, operands: tuple[Any, ...]) -> Any:
+        """See `Desk.perform`."""
+        if self._trace is None or sys.gettrace() is not None:  # or in a call back of a call
+            return super().perform(operation, operands)
+        sys.settrace(self._trace)
+        try:
+            return super().perform(operation, operands)
+        finally:
+            sys.settrace(None)
 
 
 class Targets:
@@ -49,7 +72,8 @@ class Targets:
         Raises:
             Lost: there are none.
         """
-        line = Channel(commands, results, FRAME)
+        # Not ahead: the exchange ends when there is a command, which must not have been taken yet.
+        line = Channel(commands, results, FRAME, ahead=False)
         measured: Target | None = None
         tape: Tape = []
         while True:
@@ -103,7 +127,7 @@ class Targets:
                     error = failure(target.load)
                     if error is not None:
                         return b"", "error", f"the target did not load: {modules.one_line(error)}"
-                    desk = Desk(Guarded(self._names, private=True), self._names)
+                    desk = _Desk(Guarded(self._names, private=True), self._names)
                     return Peer(line, desk, fatal=(Deadline,)).serve(), "ok", ""
             except Deadline as late:
                 return b"", "timeout", f"over {late} s"

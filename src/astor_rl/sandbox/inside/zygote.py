@@ -50,7 +50,7 @@ PRELOADED: Final = tuple(_PRELOADED.split())
 
 
 _Report = tuple[int, bool, float, int]
-_Job = tuple[tuple[int, ...], Granted, bool, bool]
+_Job = tuple[tuple[int, ...], Granted, bool, bool, bool]
 """What a forked child needs to be a job: the arguments of `child.run`."""
 
 
@@ -151,7 +151,7 @@ def _serve(control: socket.socket, jail: Jail, idle: int, others: bool) -> _Job:
         pid = kernel.fork(hooks=others)
         if pid == 0:
             os.close(control.detach())  # `close` does more, and each page it does it on is copied
-            return descriptors, limits, may_fork, rooted
+            return descriptors, limits, may_fork, rooted, others
         for descriptor in descriptors:
             os.close(descriptor)
         report = _watch(pid, limits.wall_s, control, poll)

@@ -57,7 +57,7 @@ class Worker:
         self, work: Callable[[int, int], None], walls: Walls, keep: Collection[int] = ()
     ) -> None:
         commands, results = os.pipe(), os.pipe()
-        self._pid = kernel.fork()
+        self._pid = kernel.fork(hooks=walls.others)
         if self._pid == 0:
             _work(partial(work, commands[0], results[1]), walls, {*keep, commands[0], results[1]})
         os.close(commands[0])
@@ -144,7 +144,7 @@ class Helper:
         hidden: tuple[int, ...],
     ) -> None:
         there, back, commands, reports = (os.pipe() for _ in range(4))
-        self._pid = kernel.fork()
+        self._pid = kernel.fork(hooks=walls.others)
         if self._pid == 0:
             for descriptor in (there[1], back[0], commands[1], reports[0], *hidden):
                 os.close(descriptor)
@@ -259,7 +259,7 @@ class _Nursery(NamedTuple):
         """Fork, wait for the end or the word for it, and clear up; whether that was possible."""
         _drain(self.reads)
         life = os.pipe()
-        pid = kernel.fork()
+        pid = kernel.fork(hooks=self.walls.others)
         if pid == 0:
             os.close(life[0])
             self._be(forked, cpu_s, data, inherits=True)
