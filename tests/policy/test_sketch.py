@@ -15,6 +15,15 @@ def correlated(cosine: float, n: int, seed: int) -> tuple[torch.Tensor, torch.Te
     return x / x.norm(), cosine * x / x.norm() + (1 - cosine**2) ** 0.5 * noise / noise.norm()
 
 
+def variance(x: torch.Tensor, y: torch.Tensor, dim: int) -> float:
+    """Of an estimate: pairs of places in different blocks meet with probability 1 / dim."""
+    blocks = [(x[at : at + dim], y[at : at + dim]) for at in range(0, len(x), dim)]
+    squares = np.array([[float(v @ v) for v in block] for block in blocks])
+    products = np.array([float(one @ other) for one, other in blocks])
+    apart = squares[:, 0].sum() * squares[:, 1].sum() - float(squares[:, 0] @ squares[:, 1])
+    return float(apart + products.sum() ** 2 - products @ products) / dim
+
+
 @pytest.mark.parametrize("cosine", [0.0, 0.016, 0.5, 1.0])
 @pytest.mark.parametrize("dim", [256, 1000])
 def test_inner_products_are_unbiased_with_the_stated_error(cosine: float, dim: int) -> None:
@@ -26,11 +35,33 @@ def test_inner_products_are_unbiased_with_the_stated_error(cosine: float, dim: i
         sketch.add(sketches[0], x)
         sketch.add(sketches[1], y)
         errors.append(float(sketches[0] @ sketches[1]) - cosine)
-    expected = ((1 + cosine**2 - 2 * float((x.square() * y.square()).sum())) / dim) ** 0.5
+    expected = variance(x, y, dim) ** 0.5
+    assert expected < ((1 + cosine**2) / dim) ** 0.5
     assert abs(np.mean(errors)) < 4 * expected / len(errors) ** 0.5
     assert np.std(errors) == pytest.approx(expected, rel=0.2)
     within = np.mean(np.abs(errors) <= 3 * expected)
     assert within >= 0.98
+
+
+def test_blocks_that_are_alike_add_no_error() -> None:
+    # All blocks equal: what their errors have in common would show.
+    dim = 64
+    one = torch.randn(dim, generator=torch.Generator().manual_seed(3)).double()
+    x = one.repeat(50) / (50**0.5 * one.norm())
+    errors = []
+    for seed in range(300):
+        sketch_D = torch.zeros(dim, dtype=torch.float64)
+        CountSketch(dim, seed=seed).add(sketch_D, x)
+        errors.append(float(sketch_D @ sketch_D) - 1)
+    expected = variance(x, x, dim) ** 0.5
+    assert abs(np.mean(errors)) < 4 * expected / len(errors) ** 0.5
+    assert np.std(errors) == pytest.approx(expected, rel=0.25)
+
+
+def test_what_fits_into_the_buckets_is_exact() -> None:
+    x, y = correlated(0.3, 100, seed=4)
+    products = gram([x, y], dim=100, memory_limit_mb=0, seed=6)[0]
+    np.testing.assert_allclose(products, [[1, 0.3], [0.3, 1]], rtol=1e-6)
 
 
 def test_cosines_within_three_over_root_d() -> None:
@@ -46,7 +77,6 @@ def test_cosines_within_three_over_root_d() -> None:
 
 
 def test_linear_and_additive_over_parts_and_ranks() -> None:
-    # Across a hashing block's edge, so that places are counted through it.
     x = torch.randn(2**20 + 1000, generator=torch.Generator().manual_seed(0))
     y = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
     sketch = CountSketch(512, seed=3)

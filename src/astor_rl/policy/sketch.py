@@ -12,10 +12,10 @@ from torch import Tensor
 from astor_rl.errors import ConfigError
 
 _BLOCK = 2**20
-"""Elements hashed or multiplied at once: tens of megabytes of scratch, whatever the model."""
+"""Elements multiplied at once: tens of megabytes of scratch, whatever the model."""
 
 _MASK64 = 2**64 - 1
-_LOW63 = 2**63 - 1
+_LOW31 = 2**31 - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio: SplitMix64's step between places."""
 
@@ -41,11 +41,14 @@ def _mix(bits: Tensor) -> Tensor:
 class CountSketch:
     """A seeded linear map from n numbers to D buckets that keeps inner products.
 
-    Source: Charikar, Chen, Farach-Colton 2002. Every element is added with a hashed sign to a
-    hashed bucket, both functions of (seed, place) and the same on every device: shards may be
-    sketched apart with their offsets and summed. <sketch x, sketch y> estimates <x, y> without
-    bias, with variance (|x|^2 |y|^2 + <x, y>^2 - 2 sum x^2 y^2) / D: a cosine's standard error is
-    about 1 / sqrt(D).
+    Source: Charikar, Chen, Farach-Colton 2002, with a hash that memory bandwidth allows: the vector
+    is cut into blocks of D places, and each block goes into the buckets in its own order, turned by
+    a hashed number of places, with hashed signs. Two places of one block never share a bucket, two
+    of different blocks with probability 1 / D, so that the error is at most that of a hash for each
+    place. All is a function of (seed, place), the same on every device: shards may be sketched
+    apart with their offsets and summed. <sketch x, sketch y> estimates <x, y> without bias, with a
+    variance of at most about (|x|^2 |y|^2 + <x, y>^2) / D: a cosine's standard error is about
+    1 / sqrt(D).
 
     Args:
         dim: D >= 1, buckets.
@@ -60,6 +63,9 @@ class CountSketch:
             raise ConfigError(f"sketch_dim is {dim}; it must be >= 1")
         self._dim = dim
         self._key = int(_mix(torch.tensor(_signed(seed + _GOLDEN))))
+        # Blocks begin at different places of it, else two that are turned alike would have the
+        # same signs, and errors of theirs would add up instead of averaging out.
+        self._signs = 1.0 - 2.0 * (self._hash(-2 * dim, 0) < 0).float()
 
     def add(self, sketch_D: Tensor, values: Tensor, *, offset: int = 0, scale: float = 1.0) -> None:
         """Add `scale` times the sketch of `values` into `sketch_D`, in place.
@@ -70,15 +76,31 @@ class CountSketch:
             offset: where in the vector the part begins.
             scale: a factor.
         """
-        flat = values.detach().reshape(-1)
-        for start in range(0, flat.numel(), _BLOCK):
-            part = flat[start : start + _BLOCK].to(sketch_D)
-            first = offset + start
-            place = torch.arange(first, first + part.numel(), device=part.device)
-            bits = _mix(place * _signed(_GOLDEN) + self._key)
-            sign = 1.0 - 2.0 * (bits < 0).to(part)
-            bucket = (bits & _LOW63) % self._dim
-            sketch_D.index_add_(0, bucket, sign * part, alpha=scale)
+        flat, dim = values.detach().reshape(-1), self._dim
+        self._signs = self._signs.to(sketch_D)
+        first, end = offset // dim, offset + flat.numel()
+        for block, (turn, start, sign) in enumerate(self._blocks(first, -(-end // dim)), first):
+            begin, stop = max(block * dim, offset), min((block + 1) * dim, end)
+            part = flat[begin - offset : stop - offset].to(sketch_D)
+            place, length = begin - block * dim, stop - begin
+            signs = self._signs[start + place : start + place + length]
+            to = (place + turn) % dim
+            fits = min(length, dim - to)
+            factor = sign * scale
+            sketch_D[to : to + fits].addcmul_(part[:fits], signs[:fits], value=factor)
+            sketch_D[: length - fits].addcmul_(part[fits:], signs[fits:], value=factor)
+
+    def _hash(self, start: int, end: int) -> Tensor:
+        return _mix(torch.arange(start, end) * _signed(_GOLDEN) + self._key)
+
+    def _blocks(self, first: int, end: int) -> Iterable[tuple[int, int, int]]:
+        """By how much each block is turned, where its signs begin, and a sign for all of it."""
+        bits = self._hash(first, end)
+        turn, start = bits & _LOW31, (bits >> 31) & _LOW31
+        sign = 1 - 2 * (bits < 0).long()
+        return zip(
+            (turn % self._dim).tolist(), (start % self._dim).tolist(), sign.tolist(), strict=True
+        )
 
 
 class GradientRows:
