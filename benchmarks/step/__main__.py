@@ -35,10 +35,13 @@ _TRL: Final = {
 }
 _ALONE: Final = ("sampler", "generate")
 _SETTINGS: Final = ("equal-full", "equal-lora", "ragged-full", "ragged-lora")
-# As the command line sets it, and what serves TRL as well (see astor_rl/cli/__init__.py).
+# As the command line and the local engine set it (see `engines.local.memory`): it serves TRL too.
 _ENVIRONMENT: Final = {
     "GOMP_SPINCOUNT": "10000",
     "THP_MEM_ALLOC_ENABLE": "1",
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
+    "MALLOC_TOP_PAD_": str(64 << 20),
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }

@@ -138,15 +138,23 @@ def test_eager_attention(tiny_model: Maker, ragged_groups: list[TokenGroup], kin
     torch.testing.assert_close(logprobs, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("chunk", [1, 4, None])
+@pytest.mark.parametrize(
+    ("chunk", "kept"), [(1, 0), (4, 0), (4, 8), (4, 1000), (None, 0), (None, 1000)]
+)
+@pytest.mark.parametrize("plain", [True, False])
 def test_chunks_temperature_and_entropy(
     tiny_model: Maker,
     ragged_groups: list[TokenGroup],
     chunk: int | None,
+    kept: int,
+    plain: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # Two rows of logits to a slice, so that slices have edges here too.
     monkeypatch.setattr(policy_head, "_SLICE_ELEMENTS", 2 * VOCABULARY)
+    monkeypatch.setattr(policy_head, "KEPT_ELEMENTS", kept * VOCABULARY)
+    if not plain:
+        monkeypatch.setattr(policy_head, "_plain", lambda head: False)
     model = tiny_model("llama")
     (packed,) = pack_groups(ragged_groups, 1000)
     logprobs, entropy = completion_logprobs_and_entropies(model, packed, 0.7, chunk=chunk)
@@ -168,9 +176,14 @@ def test_chunks_temperature_and_entropy(
     )
 
 
+@pytest.mark.parametrize("kept", [0, 5, 1000])
 def test_two_backward_passes_over_one_graph(
-    tiny_model: Maker, ragged_groups: list[TokenGroup]
+    tiny_model: Maker,
+    ragged_groups: list[TokenGroup],
+    kept: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(policy_head, "KEPT_ELEMENTS", kept * VOCABULARY)
     model = tiny_model("llama")
     (packed,) = pack_groups(ragged_groups, 1000)
     logprobs = completion_logprobs(model, packed, chunk=5)

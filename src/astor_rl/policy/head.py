@@ -15,6 +15,9 @@ from astor_rl.errors import CapabilityError
 CHUNK_ELEMENTS = 2**26
 """Logits of one chunk: 128 MiB in bfloat16, about 1,360 tokens of a 49k vocabulary."""
 
+KEPT_ELEMENTS = 2**28
+"""Logits that are kept for the backward pass, at most: 512 MiB in bfloat16."""
+
 _SLICE_ELEMENTS = 2**19
 """Logits worked on in float32 at a time by each thread: 2 MiB, a core's cache."""
 
@@ -82,12 +85,8 @@ class _TokenLogprobs(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         logprob_C = torch.empty(len(logits_CV), dtype=torch.float32, device=logits_CV.device)
         lse_C, entropy_C = torch.empty_like(logprob_C), torch.zeros_like(logprob_C)
-        scratch = _scratch(logits_CV, 2 if with_entropy else 1)
-        for rows in _slices(logits_CV):
-            stats = _Stats.of(logits_CV[rows], target_C[rows], temperature, scratch)
-            lse_C[rows], logprob_C[rows] = stats.lse_C, stats.logprob_C
-            if stats.entropy_C is not None:
-                entropy_C[rows] = stats.entropy_C
+        outputs = logprob_C, lse_C, entropy_C if with_entropy else None
+        _write_stats(logits_CV, target_C, temperature, *outputs)
         ctx.save_for_backward(logits_CV, target_C, lse_C)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropy_C)
@@ -96,14 +95,8 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         logits_CV, target_C, lse_C = ctx.saved_tensors
-        grad_C = grads[0] / ctx.temperature
         grad_CV = torch.empty_like(logits_CV)
-        (buffer,) = _scratch(logits_CV, 1)
-        for rows in _slices(logits_CV):
-            part = _scaled(logits_CV[rows], ctx.temperature, buffer)
-            part.sub_(lse_C[rows, None]).exp_().mul_(-grad_C[rows, None])
-            part.scatter_add_(1, target_C[rows, None], grad_C[rows, None])
-            grad_CV[rows] = part
+        _write_slopes(logits_CV, target_C, lse_C, grads[0], ctx.temperature, grad_CV)
         return grad_CV, None, None, None
 
 
@@ -130,8 +123,7 @@ class _LinearLogprobs(torch.autograd.Function):
         entropy_T = torch.zeros_like(logprob_T)
         slopes: list[Tensor] = []
         scratch = _scratch(logits, 2 if with_entropy else 1)
-        for start in range(0, len(target_T), len(logits)):
-            chunk = slice(start, start + len(logits))
+        for chunk in _chunks(len(target_T), len(logits)):
             target_C = target_T[chunk]
             logits_CV = logits[: len(target_C)]
             torch.mm(hidden_TD[chunk], weight_VD.T, out=logits_CV)
@@ -154,6 +146,61 @@ class _LinearLogprobs(torch.autograd.Function):
         (slope_TD,) = ctx.saved_tensors
         grad_TD = slope_TD.float() * (grads[0] / ctx.temperature)[:, None]
         return grad_TD.to(slope_TD.dtype), None, None, None, None, None
+
+
+class _TrainedLinearLogprobs(torch.autograd.Function):
+    """Log-prob and entropy from hidden states [T, D] through an output embedding that is trained.
+
+    It is converted to the compute type once, and the gradient at it is summed over chunks in its
+    own type. Chunks of logits are kept up to `KEPT_ELEMENTS` and else computed again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_TD: Tensor,
+        target_T: Tensor,
+        weight_VD: Tensor,
+        logits: Tensor,
+        temperature: float,
+        with_entropy: bool,
+    ) -> tuple[Tensor, Tensor]:
+        logprob_T = torch.empty(len(target_T), dtype=torch.float32, device=hidden_TD.device)
+        lse_T, entropy_T = torch.empty_like(logprob_T), torch.zeros_like(logprob_T)
+        weight = weight_VD.to(hidden_TD.dtype)
+        kept: list[Tensor] = []
+        for chunk in _chunks(len(target_T), len(logits)):
+            target_C = target_T[chunk]
+            logits_CV = logits[: len(target_C)]
+            if any(ctx.needs_input_grad) and (len(kept) + 1) * logits.numel() <= KEPT_ELEMENTS:
+                logits_CV = torch.empty_like(logits_CV)
+                kept.append(logits_CV)
+            torch.mm(hidden_TD[chunk], weight.T, out=logits_CV)
+            outputs = logprob_T[chunk], lse_T[chunk], entropy_T[chunk] if with_entropy else None
+            _write_stats(logits_CV, target_C, temperature, *outputs)
+        ctx.save_for_backward(hidden_TD, target_T, weight, lse_T, *kept)
+        ctx.temperature, ctx.scratch, ctx.dtype = temperature, logits, weight_VD.dtype
+        ctx.mark_non_differentiable(entropy_T)
+        return logprob_T, entropy_T
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        hidden_TD, target_T, weight, lse_T, *kept = ctx.saved_tensors
+        grad_hidden_TD = torch.empty_like(hidden_TD)
+        grad_weight_VD = torch.zeros_like(weight, dtype=ctx.dtype)
+        for number, chunk in enumerate(_chunks(len(target_T), len(ctx.scratch))):
+            hidden_CD, target_C = hidden_TD[chunk], target_T[chunk]
+            slope_CV = ctx.scratch[: len(target_C)]
+            if number < len(kept):
+                logits_CV = kept[number]
+            else:
+                logits_CV = torch.mm(hidden_CD, weight.T, out=slope_CV)
+            _write_slopes(
+                logits_CV, target_C, lse_T[chunk], grads[0][chunk], ctx.temperature, slope_CV
+            )
+            torch.mm(slope_CV, weight, out=grad_hidden_TD[chunk])
+            grad_weight_VD += slope_CV.T @ hidden_CD
+        return grad_hidden_TD, None, grad_weight_VD, None, None, None
 
 
 class _Stats(NamedTuple):
@@ -188,10 +235,46 @@ class _Stats(NamedTuple):
         return slope_CV.scatter_add_(1, target_C[:, None], torch.ones_like(self.total_C)[:, None])
 
 
+def _write_stats(
+    logits_CV: Tensor,
+    target_C: Tensor,
+    temperature: float,
+    logprob_C: Tensor,
+    lse_C: Tensor,
+    entropy_C: Tensor | None,
+) -> None:
+    scratch = _scratch(logits_CV, 1 if entropy_C is None else 2)
+    for rows in _slices(logits_CV):
+        stats = _Stats.of(logits_CV[rows], target_C[rows], temperature, scratch)
+        lse_C[rows], logprob_C[rows] = stats.lse_C, stats.logprob_C
+        if entropy_C is not None and stats.entropy_C is not None:
+            entropy_C[rows] = stats.entropy_C
+
+
+def _write_slopes(
+    logits_CV: Tensor,
+    target_C: Tensor,
+    lse_C: Tensor,
+    grad_C: Tensor,
+    temperature: float,
+    slope_CV: Tensor,
+) -> None:
+    """Gradients at logits into `slope_CV`, which may be the logits' own memory."""
+    grad_C = grad_C / temperature
+    (buffer,) = _scratch(logits_CV, 1)
+    for rows in _slices(logits_CV):
+        part = _scaled(logits_CV[rows], temperature, buffer)
+        part.sub_(lse_C[rows, None]).exp_().mul_(-grad_C[rows, None])
+        part.scatter_add_(1, target_C[rows, None], grad_C[rows, None])
+        slope_CV[rows] = part
+
+
+def _chunks(length: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
+
+
 def _slices(logits_CV: Tensor) -> Iterator[slice]:
-    step = _slice_rows(logits_CV)
-    for start in range(0, len(logits_CV), step):
-        yield slice(start, min(start + step, len(logits_CV)))
+    return _chunks(len(logits_CV), _slice_rows(logits_CV))
 
 
 def _slice_rows(logits_CV: Tensor) -> int:
@@ -212,9 +295,9 @@ def _scaled(logits_CV: Tensor, temperature: float, buffer: Tensor) -> Tensor:
     return part if temperature == 1 else part.div_(temperature)
 
 
-def _plain_and_frozen(head: Any) -> bool:
+def _plain(head: Any) -> bool:
     plain = type(head) is nn.Linear and head.bias is None
-    return plain and not (head.weight.requires_grad or head._forward_hooks)
+    return plain and not head._forward_hooks
 
 
 def _linear_logprobs(
@@ -230,9 +313,17 @@ def _linear_logprobs(
         dtype = torch.get_autocast_dtype(device)
     logits = _logits_memory(head, max(1, min(size, len(target_T))), dtype)
     with torch.autocast(device, enabled=False):
-        result: tuple[Tensor, Tensor] = _LinearLogprobs.apply(  # type: ignore[no-untyped-call]
-            hidden_TD.to(dtype), target_T, head.weight.to(dtype), logits, temperature, with_entropy
-        )
+        inputs = hidden_TD.to(dtype), target_T
+        settings = logits, temperature, with_entropy
+        result: tuple[Tensor, Tensor]
+        if head.weight.requires_grad:
+            result = _TrainedLinearLogprobs.apply(  # type: ignore[no-untyped-call]
+                *inputs, head.weight, *settings
+            )
+        else:
+            result = _LinearLogprobs.apply(  # type: ignore[no-untyped-call]
+                *inputs, head.weight.to(dtype), *settings
+            )
     return result
 
 
@@ -264,8 +355,9 @@ def token_logprobs(
 
     Logits exist for `chunk` tokens at a time; with a graph, each chunk but the last is computed
     again in the backward pass instead of being kept (the last is kept: it is needed first, when
-    nothing else is there yet). Through a frozen, plain output embedding nothing is computed again
-    or kept. Entropies have no graph and are 0 when not asked for.
+    nothing else is there yet). Through a plain output embedding nothing is computed again up to
+    `KEPT_ELEMENTS`, and if it is frozen nothing is kept either. Entropies have no graph and are 0
+    when not asked for.
 
     Args:
         hidden_TD: the decoder's last hidden states of the predicting rows.
@@ -285,7 +377,7 @@ def token_logprobs(
         return result
 
     size = chunk or max(1, CHUNK_ELEMENTS // int(head.out_features))
-    if transform is identity and _plain_and_frozen(head):
+    if transform is identity and _plain(head):
         return _linear_logprobs(head, hidden_TD, target_T, temperature, size, with_entropy)
     parts = []
     for start in range(0, max(1, len(target_T)), size):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd import gradcheck
 
-from astor_rl.policy.fused import norm
+from astor_rl.policy.fused import blocks
 from astor_rl.policy.fused.functions import (
     gated_project_add,
     head_norm,
@@ -39,7 +39,7 @@ def parts(tensors: Sequence[Any], *scales: float) -> list[Part]:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norm, "_BLOCK_ELEMENTS", 2 * 6)
+    monkeypatch.setattr(blocks, "_BLOCK_ELEMENTS", 2 * 6)
     torch.manual_seed(0)
 
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from astor_rl.policy.fused import norm
+from astor_rl.policy.fused import blocks
 from astor_rl.policy.fused.norm import rms_norm, rms_norm_backward
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two rows to a block, so that blocks have edges here too."""
-    monkeypatch.setattr(norm, "_BLOCK_ELEMENTS", 2 * 16)
+    monkeypatch.setattr(blocks, "_BLOCK_ELEMENTS", 2 * 16)
 
 
 @pytest.mark.parametrize("shape", [(7, 16), (5, 3, 16), (1, 16)])

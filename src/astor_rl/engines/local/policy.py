@@ -11,6 +11,7 @@ from peft.helpers import disable_input_dtype_casting
 from torch import Tensor, nn
 
 from astor_rl.config import LoraConfig
+from astor_rl.engines.local.memory import keep_freed_memory
 from astor_rl.engines.local.model import (
     LoadedModel,
     ReferencePolicy,
@@ -67,6 +68,8 @@ class Policy:
         fused_kernels: Literal["auto", "off"] = "auto",
     ) -> None:
         self.tokenizer = loaded.tokenizer
+        if device.type == "cpu":
+            keep_freed_memory()
         self._device = device
         self._dtype = dtype
         self._temperature = temperature

@@ -6,6 +6,7 @@ numbers of transformers' own modules.
 
 | module | |
 |---|---|
+| `blocks` | what these operations work on at a time |
 | `norm`, `linear`, `attention` | the arithmetic, forward and backward |
 | `functions` | its composition into autograd functions |
 | `layer` | which layers run through them |

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from astor_rl.policy.fused.blocks import row_blocks
 from astor_rl.policy.tree_attention import Tree
 
 
@@ -232,13 +233,13 @@ def _rotate(qkv: Tensor, cos: Tensor, sin: Tensor, heads: Heads) -> Tensor:
     result[:, turned:] = source[:, turned:]
     half = heads.size // 2
     cos, sin = cos[:, None], sin[:, None]
-    wide = source[:, :turned].to(torch.promote_types(qkv.dtype, cos.dtype))
-    out = result[:, :turned] if wide.dtype == qkv.dtype else torch.empty_like(wide)
-    torch.mul(wide, cos, out=out)
-    out[..., :half].addcmul_(wide[..., half:], sin[..., :half], value=-1)
-    out[..., half:].addcmul_(wide[..., :half], sin[..., half:])
-    if wide.dtype != qkv.dtype:
-        result[:, :turned] = out
+    dtype = torch.promote_types(qkv.dtype, cos.dtype)
+    for rows, (wide, out) in row_blocks(source[:, :turned], dtype, scratch=2):
+        wide.copy_(source[rows, :turned])
+        torch.mul(wide, cos[rows], out=out)
+        out[..., :half].addcmul_(wide[..., half:], sin[rows, :, :half], value=-1)
+        out[..., half:].addcmul_(wide[..., :half], sin[rows, :, half:])
+        result[rows, :turned] = out
     return result
 
 
