@@ -9,7 +9,7 @@ import pytest
 
 from astor_rl.errors import ConfigError, PlanError, StateError
 from astor_rl.plan import GradientProbe
-from astor_rl.utility.synergy import MIN_PROBES, Synergy, SynergyOptions, _student_quantile
+from astor_rl.utility.synergy import BLOCKS, MIN_PROBES, Synergy, SynergyOptions, _student_quantile
 
 D = 1000
 
@@ -280,6 +280,29 @@ def test_a_task_without_any_gradient_leaves_the_probe() -> None:
     gram[:2, :2] = 1.0
     synergy.observe(0, GradientProbe(("a", "b"), gram, (1, 1, 1, 1)))
     assert synergy.pair("a", "b").probes == 0
+
+
+def test_a_probe_of_no_task_says_nothing() -> None:
+    synergy = Synergy("ab", SynergyOptions())
+    synergy.observe(0, GradientProbe((), np.zeros((0, 0)), ()))
+    assert synergy.pair("a", "b").probes == 0
+
+
+def test_sums_take_memory_only_once_there_are_probes() -> None:
+    rng = np.random.default_rng(8)
+    synergy = Synergy("ab", SynergyOptions())
+    assert synergy.state_dict()["weight_KKB"].size == 0
+    for revision in range(BLOCKS + 3):
+        synergy.observe(revision, probe(rng, directions(PAIR), 1.0))
+        blocks = min(revision + 1, BLOCKS)
+        assert synergy.state_dict()["weight_KKB"].shape == (2, 2, blocks)
+    again = Synergy("ab", SynergyOptions())
+    again.load_state_dict(synergy.state_dict())
+    assert again.pair("a", "b") == synergy.pair("a", "b")
+    broken = synergy.state_dict()
+    broken["weight_KKB"] = broken["weight_KKB"][..., 1:]
+    with pytest.raises(StateError, match="weight_KKB has shape"):
+        again.load_state_dict(broken)
 
 
 @pytest.mark.parametrize(

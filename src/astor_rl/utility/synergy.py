@@ -120,7 +120,8 @@ class SynergyEstimate:
 class Synergy:
     """Pair-wise synergy of every task, from the Gram matrices of probe steps.
 
-    Memory is O(K^2), whatever the length of the run: each pair keeps `BLOCKS` decayed sums.
+    Memory is O(K^2), whatever the length of the run: each pair keeps `BLOCKS` decayed sums, and
+    none before the first probe.
     A pair's sums decay only at its own joint probe steps, so a task that is absent from a batch
     keeps what is known of it.
     """
@@ -130,9 +131,9 @@ class Synergy:
         self._names = list(tasks)
         count = len(self._names)
         self._probes = 0
-        self._product_KKB = np.zeros((count, count, BLOCKS))
-        self._square_KKB = np.zeros((count, count, BLOCKS))
-        self._weight_KKB = np.zeros((count, count, BLOCKS))
+        self._product_KKB = np.zeros((count, count, 0))
+        self._square_KKB = np.zeros((count, count, 0))
+        self._weight_KKB = np.zeros((count, count, 0))
         self._joint_KK = np.zeros((count, count), dtype=np.int64)
         self._revision_KK = np.full((count, count), -1, dtype=np.int64)
         self._norm_K = np.zeros(count)
@@ -177,7 +178,7 @@ class Synergy:
             PlanError: an unknown task, a wrong shape, or a product that is not finite.
         """
         gram, shares = self._checked(probe)
-        index = np.array([self._names.index(name) for name in probe.tasks])
+        index = np.array([self._names.index(name) for name in probe.tasks], dtype=np.intp)
         # A full-batch gradient is the mean of its halves by their groups.
         full = shares @ gram @ shares.T
         full = (full + full.T) / 2  # exactly symmetric, so that both tasks of a pair get one number
@@ -191,7 +192,7 @@ class Synergy:
         before = self._norm_K[index] / np.where(known, self._norm_weight_K[index], 1.0)
         scale = np.sqrt(np.where(known, before, norm))
         decay = 2.0 ** (-1.0 / self._options.half_life)
-        block = self._probes % BLOCKS
+        block = self._block()
         pairs = np.ix_(index, index)
         for sums, values in (
             (self._product_KKB, full / np.outer(scale, scale)),
@@ -206,6 +207,15 @@ class Synergy:
         self._revision_KK[pairs] = np.maximum(self._revision_KK[pairs], revision)
         self._probes += 1
         self._estimate_all()
+
+    def _block(self) -> int:
+        """The block of the probe that comes, which has sums from now on."""
+        block = self._probes % BLOCKS
+        if block == self._weight_KKB.shape[2]:
+            for field, value in self._arrays().items():
+                if field.endswith("B"):
+                    setattr(self, f"_{field}", np.pad(value, [(0, 0), (0, 0), (0, 1)]))
+        return block
 
     def _checked(self, probe: GradientProbe) -> tuple[FloatArray, FloatArray]:
         """The Gram as float64, and the [K', 2K'] matrix that averages halves into full batches."""
@@ -351,8 +361,11 @@ class Synergy:
         loaded: dict[str, NDArray[Any]] = {}
         for field, mine in arrays.items():
             value = np.asarray(state[field], dtype=mine.dtype)
-            if value.shape != mine.shape:
-                raise StateError(f"synergy.{field} has shape {value.shape}, not {mine.shape}")
+            expected = mine.shape
+            if field.endswith("B"):
+                expected = (*expected[:2], min(BLOCKS, int(state["probes"])))
+            if value.shape != expected:
+                raise StateError(f"synergy.{field} has shape {value.shape}, not {expected}")
             loaded[field] = value.copy()
         for field, value in loaded.items():
             setattr(self, f"_{field}", value)
