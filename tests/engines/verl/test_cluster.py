@@ -57,7 +57,7 @@ def resumed(module_run: Callable[..., Path], settings: dict[str, Any], module_st
     path = module_run("resumed", BLOCKS, **settings)
     folder = path.parent / "run"
     process = module_start("train", str(path))
-    wait_for(lambda: checkpointed(folder) >= KILL_AFTER, process)
+    wait_for(lambda: checkpointed(folder) >= KILL_AFTER and complete(folder, KILL_AFTER), process)
     workers = [p for p in descendants(process) if "WorkerDict" in " ".join(p.cmdline())]
     assert len(workers) == 2
     workers[0].send_signal(signal.SIGKILL)
@@ -183,6 +183,12 @@ def read(path: Path) -> list[dict[str, Any]]:
         return []
     lines = path.read_text().split("\n")[:-1]
     return [json.loads(line) for line in lines]
+
+
+def complete(folder: Path, step: int) -> bool:
+    """Whether a step's record also has verl's own figures, which follow the checkpoint."""
+    records = [record for record in metrics(folder) if record["step"] == step]
+    return any("critic/advantages/mean" in record for record in records)
 
 
 def checkpointed(folder: Path) -> int:
