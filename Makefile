@@ -12,7 +12,7 @@ VERL_VENV ?= .venv-verl
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume test test-fast test-trl lint doctor bench-sandbox bench-scaling soak-sandbox setup-vllm test-vllm setup-verl test-verl bench-rollout bench-step bench-coordinator clean
+.PHONY: help setup train resume test test-fast test-trl lint doctor bench-sandbox bench-scaling soak-sandbox setup-vllm test-vllm setup-verl test-verl bench-rollout bench-step bench-coordinator bench-learning clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -120,6 +120,9 @@ bench-step: setup  ## a step of ours beside TRL's GRPOTrainer (half an hour)
 
 bench-coordinator: setup  ## plan and observe, up to ten million prompts and 256 tasks
 	@$(BIN)/python -m benchmarks.coordinator $(ARGS)
+
+bench-learning: setup  ## ASTOR beside every other arm in the laboratories (hours; goes on where it was)
+	@$(BIN)/python -m benchmarks.learning $(ARGS)
 
 clean:  ## remove the environment and caches; runs stay
 	rm -rf $(VENV) $(BENCH_VENV) $(VLLM_VENV) $(VERL_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -13,6 +13,7 @@ from functools import lru_cache
 from hashlib import blake2b
 
 from astor_rl.sandbox.api import (
+    CallJob,
     Coverage,
     Limits,
     Outcome,
@@ -22,9 +23,11 @@ from astor_rl.sandbox.api import (
 )
 from astor_rl.tasks.guard import guarded_async
 from astor_rl.tasks.parsing import parse_python
+from astor_rl.tasks.tests_preview import plain_tests
 from astor_rl.types import Example, Invalid
 
 _IDLE_TESTS = "def test_nothing():\n    pass\n"
+_UNSTABLE = "passes and fails on the same code"
 _NO_CHECK = "no assertion depends on a call of the code"
 _ASSERTION_ERRORS = ("AssertionError", "Failed")
 _METRICS = {"line": "line_coverage", "branch": "branch_coverage", "mutant": "mutation_score"}
@@ -151,7 +154,7 @@ class MutationJudge:
         if isinstance(judged, Invalid):
             return judged
         if isinstance(judged, str):
-            judged = _zero(example, way.at_import, judged)
+            judged = _zero(example, way.at_import, judged, passes=False)
         return replace(judged, metrics={**judged.metrics, "unforgeable": float(not way.shared)})
 
     async def _run(
@@ -170,14 +173,18 @@ class MutationJudge:
         if coverage is None or not _is_possible(coverage, way.at_import):
             return "malformed: coverage that isn't of this code"
         if coverage.lines_hit <= way.at_import.lines_hit < coverage.lines:
-            return "reaches nothing of the code"
+            return _zero(example, way.at_import, "reaches nothing of the code", passes=True)
         killed = _killed(list(zip(versions, found, strict=False)), correct[0], way.shared, checks)
-        return self._weighed(coverage, killed) if isinstance(killed, dict) else killed
+        if isinstance(killed, str):
+            return _zero(example, way.at_import, killed, passes=not killed.startswith(_UNSTABLE))
+        return self._weighed(coverage, killed)
 
     async def _apart(
         self, example: Example, tests: str, versions: Sequence[_Version]
     ) -> _Found | str | Invalid:
         """The tests on all versions, in one job that compares them with the first correct one."""
+        if refuted := await self._refuted(example, tests):
+            return f"fails on the correct code: {refuted}"
         places = [place for place, (role, _) in enumerate(versions) if role == "correct"]
         job = self._job(example, tests, [source for _, source in versions])
         job = replace(job, reference=places[0], coverage_of=(places[0],))
@@ -185,6 +192,17 @@ class MutationJudge:
         if not isinstance(results, tuple):
             return results
         return tuple(results[place] for place in places), results
+
+    async def _refuted(self, example: Example, tests: str) -> str:
+        """Why plain tests fail on the correct code, if one short job is enough to know."""
+        row = example.fields
+        plain = plain_tests(tests, row["module"], row["entry_point"])
+        if plain is None or row["support_files"]:
+            return ""
+        limits = Limits(cpu_s=self._timeout_s, wall_s=4 * self._timeout_s)
+        job = CallJob(_unparsed(row["code"]), plain.calls, limits=limits)
+        outcome = await self._sandbox.submit(job)
+        return plain.refuted(outcome.calls) if outcome.status == "ok" else ""
 
     async def _together(
         self, example: Example, tests: str, versions: Sequence[_Version]
@@ -208,7 +226,7 @@ class MutationJudge:
         if mutants:
             parts["mutant"] = sum(mutants) / len(mutants)
         metrics = {_METRICS[part]: value for part, value in parts.items()}
-        metrics["passes_on_correct"] = 1.0
+        metrics["passes"] = metrics["passes_on_correct"] = 1.0
         if killed["buggy"]:
             metrics["detects_bug"] = float(killed["buggy"][0])
         reason = (
@@ -262,7 +280,7 @@ def _killed(
             killed[role].append(not passes and (shared or result.differs))
             asserted |= role == "mutant" and killed[role][-1] and _by_assertion(result)
         elif not passes:
-            return f"passes and fails on the same code: {result.message}"
+            return f"{_UNSTABLE}: {result.message}"
     if asserted:
         return killed
     if not all(killed["mutant"]):
@@ -271,9 +289,9 @@ def _killed(
     return killed if checks else _NO_CHECK
 
 
-def _zero(example: Example, at_import: Coverage, reason: str) -> Verdict:
-    """The verdict on tests that don't get past the gate."""
-    metrics = {"line_coverage": 0.0, "passes_on_correct": 0.0}
+def _zero(example: Example, at_import: Coverage, reason: str, *, passes: bool) -> Verdict:
+    """The verdict on tests that don't get past the gate, though they may pass."""
+    metrics = {"line_coverage": 0.0, "passes": float(passes), "passes_on_correct": 0.0}
     if at_import.branches:
         metrics["branch_coverage"] = 0.0
     if example.fields["mutants"]:
@@ -315,7 +333,7 @@ def _gate(correct: Sequence[TargetResult]) -> str:
     if failing:
         what = "fails" if failing[0].status == "ok" else failing[0].status
         if what == "fails" and len(failing) < len(correct):
-            return f"passes and fails on the same code: {failing[0].message}"
+            return f"{_UNSTABLE}: {failing[0].message}"
         return f"{what} on the correct code: {failing[0].message}"
     if not correct[0].passed:
         return "no test was collected"

@@ -1,0 +1,178 @@
+"""`python -m benchmarks.learning.results`: docs/results.md from the comparisons' findings.
+
+With `--collect` it first makes `benchmarks/results/learning.json` from the run folders, finished
+or not; without, the page is made from that file alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.common import RESULTS, ROOT, machine, publish, versions
+
+OUTPUT: Final = RESULTS / "learning.json"
+PAGE: Final = ROOT / "docs" / "results.md"
+COMPARISONS: Final = {"A": "compare.toml", "B": "compare-b.toml"}
+_HERE: Final = Path(__file__).parent
+_HEADLINES: Final = ("joint", "curriculum", "merging", "best_specialist", "best_scheduler")
+_PAPER: Final = {"joint": 12.8, "curriculum": 16.8, "merging": 19.2, "best_specialist": 9.0}
+_TITLES: Final = {
+    "joint": "Joint",
+    "curriculum": "Curriculum",
+    "merging": "Merging",
+    "best_specialist": "the best specialist",
+    "best_scheduler": "the best other scheduler",
+}
+_INTRO: Final = """# Results
+
+Made by `python -m benchmarks.learning.results` from `benchmarks/results/learning.json`; the numbers
+are those of `make bench-learning`. What the laboratories are, and what they can and can't show:
+[Laboratory](laboratory.md).
+
+Scores are mean outcomes on the test split, in [0, 1]. An interval is a 95% t-interval over seeds;
+against the best of several arms it is simultaneous. Gains are ASTOR's over the other arm's mean
+over tasks, in percent.
+"""
+
+Record = Mapping[str, Any]
+
+
+def collect() -> dict[str, Any]:
+    """The findings of every comparison that has some, without curves; those of A on top."""
+    found: dict[str, Any] = {}
+    for name, file in COMPARISONS.items():
+        comparison = tomllib.loads((_HERE / file).read_text(encoding="utf-8"))
+        path = ROOT / comparison["output_dir"] / "comparison.json"
+        if path.exists():
+            record = json.loads(path.read_text(encoding="utf-8"))
+            for arm in record["arms"].values():
+                arm.pop("curve", None)
+            found[name] = record
+    gains = {
+        key: {part: found["A"][key][part] for part in ("mean", "low", "high")}
+        for key in (f"astor_vs_{headline}" for headline in _HEADLINES)
+        if key in found.get("A", {})
+    }
+    about = {"machine": machine(), "versions": versions("torch", "transformers", "peft")}
+    return {"benchmark": "learning", **gains, "laboratories": found, **about}
+
+
+def page(result: Record) -> str:
+    """The page about a result."""
+    parts = [_INTRO.strip()]
+    for name, record in result["laboratories"].items():
+        parts += _laboratory(name, record)
+    return "\n\n".join(parts) + "\n"
+
+
+def _laboratory(name: str, record: Record) -> Iterator[str]:
+    yield f"## Laboratory {name}"
+    comparison = record["comparison"]
+    yield (
+        f"{record['finished']} of {record['units']} units are finished. Every arm samples "
+        f"{comparison['max_tokens']:,} tokens a seed in training, but merged ones, which sample "
+        "none beyond their specialists'."
+    )
+    yield f"### ASTOR against the paper's arms, laboratory {name}"
+    yield _table(("against", "gain", "95% interval", "seeds", "in the paper"), _gains(record))
+    yield f"### Test scores, laboratory {name}"
+    columns = ("arm", "seeds", *record["tasks"], "mean", "ASTOR's gain")
+    yield _table(columns, _scores(record))
+    if record["own_specialists"]:
+        yield f"### Each task against its own specialist, laboratory {name}"
+        rows = (
+            (arm, *(_interval(found.get(task), "{:+.3f}") for task in record["tasks"]))
+            for arm, found in record["own_specialists"].items()
+        )
+        yield _table(("specialists", *record["tasks"]), rows)
+    yield f"### On the way, laboratory {name}"
+    yield (
+        "Steps that the budget bought; in how many seeds, and after how many tokens, an arm first "
+        "reached Joint's final validation score; best minus final validation score by task "
+        "(forgetting; noise in the looks adds to it)."
+    )
+    columns = ("arm", "steps", "reached Joint", "tokens to it", *record["tasks"])
+    yield _table(columns, _way(record))
+
+
+def _gains(record: Record) -> Iterator[Sequence[str]]:
+    for name in _HEADLINES:
+        found = record.get(f"astor_vs_{name}")
+        if found is None or found["mean"] is None:
+            continue
+        against = _TITLES[name]
+        if len(found["against"]) > 1:
+            against += f" ({', '.join(found['against'])})"
+        interval = _bounds(found, "{:+.1f}") or "one seed: none"
+        paper = f"{_PAPER[name]:+.1f}%" if name in _PAPER else ""
+        yield against, f"{found['mean']:+.1f}%", interval, str(found["seeds"]), paper
+
+
+def _scores(record: Record) -> Iterator[Sequence[str]]:
+    before = [found["mean"] for found in record["before_rl"].values()]
+    if before:
+        mean = sum(before) / len(before)
+        yield "before RL", "", *(f"{value:.3f}" for value in before), f"{mean:.3f}", ""
+    for name, arm in record["arms"].items():
+        test = arm["test"]
+        scores = (_half(test[key]) for key in (*record["tasks"], "mean"))
+        gain = _interval(record["gains"].get(name), "{:+.1f}")
+        yield name, str(len(arm["seeds"])), *scores, gain
+
+
+def _way(record: Record) -> Iterator[Sequence[str]]:
+    for name, arm in record["arms"].items():
+        if arm["kind"] != "run":
+            continue
+        steps = sorted(arm["steps"].values())
+        reached = arm["tokens_to_joint"]
+        times, tokens = "", ""
+        if reached is not None:
+            times = f"{reached['reached']} of {reached['of']}"
+            tokens = "never" if reached["median"] is None else f"{reached['median']:,.0f}"
+        lost = (f"{arm['forgotten'][task]['mean']:.3f}" for task in record["tasks"])
+        yield name, str(steps[len(steps) // 2]), times, tokens, *lost
+
+
+def _half(found: Record) -> str:
+    """A mean with half of its interval."""
+    if found["high"] is None:
+        return f"{found['mean']:.3f}"
+    return f"{found['mean']:.3f} ± {found['high'] - found['mean']:.3f}"
+
+
+def _interval(found: Record | None, form: str) -> str:
+    if found is None or found["mean"] is None:
+        return ""
+    bounds = _bounds(found, form)
+    return form.format(found["mean"]) + (f" {bounds}" if bounds else "")
+
+
+def _bounds(found: Record, form: str) -> str:
+    if found["low"] is None or found["high"] is None:
+        return ""
+    return f"[{form.format(found['low'])}, {form.format(found['high'])}]"
+
+
+def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.learning.results")
+    parser.add_argument("--collect", action="store_true", help="from the run folders first")
+    options = parser.parse_args(arguments)
+    if options.collect:
+        publish(collect(), OUTPUT)
+    PAGE.write_text(page(json.loads(OUTPUT.read_text(encoding="utf-8"))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
