@@ -87,6 +87,7 @@ def test_one_case_of_two_is_worth_what_it_reaches(task):
         "branch_coverage": 1 / 2,
         "mutation_score": 1 / 2,
         "detects_bug": 1.0,
+        "passes": 1.0,
         "passes_on_correct": 1.0,
         "compiles": 1.0,
         "unforgeable": 1.0,

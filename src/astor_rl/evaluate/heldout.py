@@ -143,7 +143,7 @@ def _summarise_task(judged: Sequence[Judged]) -> TaskResult:
     cut = [rollout.truncated for one in judged for rollout in one.rollouts]
     return TaskResult(
         outcome=float(values.mean()) if n else math.nan,
-        outcome_se=_standard_error(values) if n > 1 else None,
+        outcome_se=standard_error(values) if n > 1 else None,
         format=float(np.mean([score.format for score in flat])) if flat else math.nan,
         examples=n,
         invalid=sum(isinstance(v, Invalid) for one in judged for v in one.verdicts),
@@ -154,7 +154,8 @@ def _summarise_task(judged: Sequence[Judged]) -> TaskResult:
     )
 
 
-def _standard_error(values: NDArray[np.float64]) -> float:
+def standard_error(values: NDArray[np.float64]) -> float:
+    """Of the mean of at least two numbers in [0, 1]; see `TaskResult.outcome_se`."""
     n = len(values)
     if values.min() < values.max():
         return float(values.std(ddof=1) / math.sqrt(n))

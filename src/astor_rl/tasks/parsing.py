@@ -9,7 +9,7 @@ import ast
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 from typing import Literal, overload
 
@@ -28,11 +28,14 @@ class Fence:
         language: first word of the info string, lower case; empty when there is none.
         code: the lines between the fences, each ending in a newline.
         closed: False when the completion ended inside the block.
+        before: the last line before the block that isn't blank, where a file's name often stands;
+            empty when there is none since the block before it.
     """
 
     language: str
     code: str
     closed: bool
+    before: str = field(default="", compare=False)
 
     @property
     def is_python(self) -> bool:
@@ -45,20 +48,22 @@ def fences(text: str) -> Iterator[Fence]:
 
     A fence inside a longer fence is content. Blocks in lists or quotes aren't looked for.
     """
-    marker, language, lines = "", "", list[str]()
+    marker, language, before, lines = "", "", "", list[str]()
     for line in text.splitlines():
         if not marker:
             if match := _OPEN.match(line):
                 marker = match[1] or match[3]
                 language = next(iter((match[2] or match[4] or "").split()), "").lower()
                 lines = []
+            else:
+                before = line.strip() or before
         elif _closes(line, marker):
-            yield Fence(language, _joined(lines), closed=True)
-            marker = ""
+            yield Fence(language, _joined(lines), closed=True, before=before)
+            marker = before = ""
         else:
             lines.append(line)
     if marker:
-        yield Fence(language, _joined(lines), closed=False)
+        yield Fence(language, _joined(lines), closed=False, before=before)
 
 
 def _closes(line: str, marker: str) -> bool:

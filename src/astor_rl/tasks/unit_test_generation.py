@@ -115,8 +115,9 @@ class UnitTestGenerationTask:
     fence the whole completion counts.
 
     Metrics: `line_coverage`, `branch_coverage` and `mutation_score` (only where there are branches
-    and mutants; 0 before the gate), `compiles`, `passes_on_correct`, `unforgeable` (1 if the tests
-    had a process of their own), and `detects_bug` for rows with `buggy`, whose detection isn't part
+    and mutants; 0 before the gate), `compiles`, `passes` (on the correct code, both times, whatever
+    the tests are worth), `passes_on_correct` (and past the gate), `unforgeable` (1 if the tests had
+    a process of their own), and `detects_bug` for rows with `buggy`, whose detection isn't part
     of the outcome.
     """
 

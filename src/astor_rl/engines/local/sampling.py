@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from astor_rl.config import RunConfig
+from astor_rl.config import RolloutConfig, RunConfig
 from astor_rl.engines.local.model import LoadedModel, stop_token_ids
 from astor_rl.engines.preparation import PreparedTask
 from astor_rl.errors import CapabilityError
@@ -39,11 +39,35 @@ def make_sampler(
         DependencyError: `rollout.backend` is `vllm`, which is not installed.
         CapabilityError: it is `vllm`, which can't run this model here.
     """
-    options = config.rollout
+    return open_sampler(
+        config.rollout,
+        loaded,
+        dtype=config.dtype,
+        max_length=longest(config, tasks),
+        device=device,
+        note=note,
+    )
+
+
+def open_sampler(
+    options: RolloutConfig,
+    loaded: LoadedModel,
+    *,
+    dtype: Literal["bfloat16", "float32"],
+    max_length: int,
+    device: torch.device,
+    note: Callable[[str], None],
+) -> Sampler:
+    """As `make_sampler`, for lengths that are known: prompt and completion together, tokens.
+
+    Raises:
+        DependencyError: the backend is `vllm`, which is not installed.
+        CapabilityError: it is `vllm`, which can't run this model here.
+    """
     common: dict[str, Any] = {
         "decode": functools.partial(loaded.tokenizer.decode, skip_special_tokens=True),
         "stop_token_ids": stop_token_ids(loaded.tokenizer, loaded.model),
-        "dtype": torch.bfloat16 if config.dtype == "bfloat16" else torch.float32,
+        "dtype": torch.bfloat16 if dtype == "bfloat16" else torch.float32,
         "device": device,
         "max_rows": options.max_rows,
     }
@@ -53,7 +77,7 @@ def make_sampler(
             sampler: Sampler = VllmSampler(
                 loaded.model,
                 **common,
-                max_length=longest(config, tasks),
+                max_length=max_length,
                 kv_cache_bytes=int(options.kv_cache_gib * 2**30),
             )
         except CapabilityError as error:

@@ -1,0 +1,133 @@
+"""`astor eval`: what it takes; `evaluation` and `suites` do the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from astor_rl import __version__
+from astor_rl.cli.errors import one_line_errors, sigterm_interrupts
+from astor_rl.cli.options import Debug, Overrides, Plain, say
+
+
+def evaluate(
+    target: Annotated[
+        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, model folder or hub id.")
+    ],
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", help="The run file to evaluate on; default: the run's own."),
+    ] = None,
+    overrides: Overrides = None,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="Look at the validation split, not the test split.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Also write the results as JSON.")
+    ] = None,
+    suites: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--suite",
+            metavar="NAME",
+            help="A public benchmark, [bold]paper[/] for the paper's ten metrics, or several "
+            "(a,b). Repeatable.",
+        ),
+    ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--data", metavar="SUITE=SOURCE", help="A suite's data: jsonl:, hf:, a folder."
+        ),
+    ] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option("--data-dir", help="A folder with the suites' files.")
+    ] = None,
+    samples: Annotated[int, typer.Option("--samples", help="Answers to each question.")] = 1,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", help="Default: 0, or 0.2 for several samples.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of the answers, and of --limit.")] = 0,
+    max_tokens: Annotated[
+        int | None, typer.Option("--max-tokens", help="Of an answer; default: the suite's.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", help="Questions of each suite, drawn at random.")
+    ] = None,
+    toolchain: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--toolchain",
+            metavar="LANGUAGE=FOLDER",
+            help="What a language of aider-polyglot needs beside its compiler. Repeatable.",
+        ),
+    ] = None,
+    unsandboxed: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--unsandboxed",
+            metavar="NAME",
+            help="A language, or defects4j, to run as this user where bubblewrap is missing. "
+            "Repeatable.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", help="Folder of the suites' results and samples.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the evaluation in --output.")
+    ] = False,
+    plain: Plain = False,
+    debug: Debug = False,
+) -> None:
+    """Evaluate a model on held-out examples, or with [bold]--suite[/] on public benchmarks.
+
+    What [bold]--data[/] to [bold]--resume[/] say is about [bold]--suite[/]. Without it,
+    [bold]--set eval.examples=200[/] takes more of a run's own examples.
+    """
+    asked: dict[str, Any] = {
+        "data": data or (),
+        "data_dir": data_dir,
+        "samples": samples,
+        "temperature": temperature,
+        "seed": seed,
+        "max_tokens": max_tokens,
+        "limit": limit,
+        "toolchains": toolchain or (),
+        "unsandboxed": unsandboxed or (),
+        "output": output,
+        "resume": resume,
+    }
+    with one_line_errors(debug=debug), sigterm_interrupts():
+        typer.echo(f"astor {__version__}: evaluating {target}")
+        from astor_rl.report.console import make_console
+
+        console = make_console(live=False if plain else None, quiet=not debug)
+        if suites:
+            from astor_rl.cli import suites as suite_commands
+
+            options = suite_commands.SuiteOptions(suites, **asked)
+            suite_commands.refuse_others(validation=validation, out=out)
+            with console:
+                results, path = suite_commands.evaluate_suites(
+                    target, options, config=config, overrides=overrides, console=console
+                )
+            for line in suite_commands.findings(results, path):
+                say(line)
+            return
+        from astor_rl.cli.evaluation import evaluate_target, find_target, findings, refuse_others
+        from astor_rl.report.atomic import write_json
+
+        refuse_others(asked)
+        found = find_target(target, config, overrides)
+        with console:
+            by_task = evaluate_target(
+                found, split="validation" if validation else "test", console=console
+            )
+        for line in findings(by_task):
+            typer.echo(line)
+        if out is not None:
+            tasks = {name: result.as_dict() for name, result in by_task.items()}
+            write_json(out, {"name": found.model, "step": None, "tasks": tasks})

@@ -1,0 +1,1 @@
+"""Public benchmarks: their data, their rules, and figures with standard errors."""

@@ -1,0 +1,163 @@
+"""Aider's polyglot benchmark: Exercism's hard exercises in six languages, two tries each.
+
+As Aider has it: a first try from the instructions and the stubs; if tests fail, a second one after
+their output has been shown. `pass@1` is the share of exercises right at the first try, `pass@2` at
+either (with several samples: the mean over them; it isn't pass@k for k = 2). The prompts' words are
+this project's own, and the answer is always whole files.
+
+Python runs in the sandbox, tests and solution in processes of their own. An exercise whose tests
+can't be run so (`paasio`, which mocks) shares one process; there, and in the other languages, a
+solution that is out to cheat could forge its tests' report (`toolchains` says what is checked). A
+language that can't run here is reported as not run and counts nowhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from astor_rl.data.rows import Row
+from astor_rl.errors import DataError
+from astor_rl.evaluate.suites.base import Answer, Graded, Question, Report
+from astor_rl.evaluate.suites.statistics import Metric, mean_metric
+from astor_rl.sandbox.api import SandboxPool
+from astor_rl.tasks.code_generation import CodeGenerationTask
+from astor_rl.tasks.validation import rollout_of
+from astor_rl.types import Example, Invalid, Message, Score
+
+LANGUAGES = ("python", "cpp", "go", "java", "javascript", "rust")
+
+
+class Language(Protocol):
+    """How exercises of one language are asked and judged."""
+
+    def question(self, row: Row) -> Question:
+        """A row as a question. Raises `DataError`."""
+        ...
+
+    async def judge(self, answers: Sequence[Answer]) -> list[Score | Invalid]:
+        """A verdict for each answer, in order."""
+        ...
+
+    async def follow_up(self, answer: Answer) -> str | None:
+        """What is said after a failed try: the tests' errors."""
+        ...
+
+
+class Python:
+    """Exercises in Python, in the sandbox."""
+
+    def __init__(self, sandbox: SandboxPool) -> None:
+        self._task = CodeGenerationTask(
+            sandbox, tier="exercise", turns=2, allow_shared_process=True
+        )
+
+    def question(self, row: Row) -> Question:
+        """See `Language.question`."""
+        example = self._task.example(row.fields, origin=row.origin, unit=row.unit)
+        return Question(example, tuple(self._task.prompt(example)))
+
+    async def judge(self, answers: Sequence[Answer]) -> list[Score | Invalid]:
+        """See `Language.judge`."""
+        return await self._task.score(
+            [(answer.question.example, rollout_of(answer.text)) for answer in answers]
+        )
+
+    async def follow_up(self, answer: Answer) -> str | None:
+        """See `Language.follow_up`."""
+        said: Message = {"role": "assistant", "content": answer.text}
+        told = await self._task.respond(answer.question.example, [*answer.question.messages, said])
+        return told[-1]["content"] if told else None
+
+
+class PolyglotSuite:
+    """Exercises in the languages that run here.
+
+    Args:
+        rows: of all languages; `language` is `python` where it is absent.
+        languages: those that run, by name.
+        not_run: why others don't, by name.
+        choose: which of the rows that run are asked.
+
+    Raises:
+        DataError: a row lacks a field, or is of no known language.
+    """
+
+    name = "aider-polyglot"
+    turns = 2
+    max_tokens = 4096
+    stop: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        languages: Mapping[str, Language],
+        not_run: Mapping[str, str],
+        choose: Callable[[Sequence[Row]], list[Row]] = list,
+    ) -> None:
+        self._languages = languages
+        self._rows = Counter(map(_language, rows))
+        self._not_run = not_run
+        self._language_of: dict[str, str] = {}
+        self.questions: list[Question] = []
+        for row in choose([row for row in rows if _language(row) in languages]):
+            question = languages[_language(row)].question(row)
+            self._language_of[question.example.key] = _language(row)
+            self.questions.append(question)
+
+    async def judge(self, answers: Sequence[Answer]) -> list[Score | Invalid]:
+        """Each answer by its language's rules."""
+        places: dict[str, list[int]] = {}
+        for place, answer in enumerate(answers):
+            places.setdefault(self._name(answer.question.example), []).append(place)
+        found: dict[int, Score | Invalid] = {}
+        for name, group in places.items():
+            verdicts = await self._languages[name].judge([answers[place] for place in group])
+            found |= zip(group, verdicts, strict=True)
+        return [found[place] for place in range(len(answers))]
+
+    async def follow_up(self, answer: Answer) -> str | None:
+        """The tests' errors."""
+        return await self._languages[self._name(answer.question.example)].follow_up(answer)
+
+    def _name(self, example: Example) -> str:
+        return self._language_of[example.key]
+
+    def report(self, graded: Sequence[Graded]) -> Report:
+        """`pass@1` and `pass@2` over what ran, and by language."""
+        by_language: dict[str, list[Graded]] = {}
+        for one in graded:
+            by_language.setdefault(self._name(one.question.example), []).append(one)
+        ran = ", ".join(f"{name} {len(group)}" for name, group in by_language.items())
+        return Report(
+            _tries(graded),
+            notes=(f"ran {len(graded)} of {self._rows.total()} exercises: {ran or 'none'}",),
+            parts={name: _tries(group) for name, group in by_language.items()},
+            not_run={name: self._why_not(name) for name in LANGUAGES if name not in by_language},
+        )
+
+    def _why_not(self, name: str) -> str:
+        if not self._rows[name]:
+            return "the data has no exercises in it"
+        if name in self._languages:
+            return "none of its exercises were drawn"
+        return f"{self._not_run.get(name, 'no toolchain')} ({self._rows[name]} exercises)"
+
+
+def _language(row: Row) -> str:
+    name = row.fields.get("language", "python")
+    if name not in LANGUAGES:
+        raise DataError(
+            f"{row.origin}: field 'language' is {name!r}; it must be of {', '.join(LANGUAGES)}"
+        )
+    return str(name)
+
+
+def _tries(graded: Sequence[Graded]) -> dict[str, Metric]:
+    found = {}
+    for turn, name in enumerate(("pass@1", "pass@2")):
+        outcomes = [values for one in graded if (values := one.outcomes(turn))]
+        shares = [sum(value == 1.0 for value in group) / len(group) for group in outcomes]
+        found[name] = mean_metric(shares)
+    return found

@@ -1,0 +1,239 @@
+"""Exercises with a toolchain: what is a pass, what is a failure, and what says nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astor_rl.data.rows import Row
+from astor_rl.errors import ConfigError, DataError
+from astor_rl.evaluate.suites.base import Answer
+from astor_rl.evaluate.suites.compiled import Compiled, answered_files
+from astor_rl.evaluate.suites.container import Unconfined, find_bubblewrap
+from astor_rl.evaluate.suites.polyglot import PolyglotSuite
+from astor_rl.evaluate.suites.toolchains import (
+    Toolchain,
+    find_toolchain,
+    parse_toolchains,
+)
+from astor_rl.types import Invalid, Score
+
+RUNNER = """
+. ./greet.sh
+passed=0
+for expected in 'Hello, Ann!' 'Hello, Bo!'; do
+    name=${expected#Hello, }
+    [ "$(greet "${name%!}")" = "$expected" ] || { echo "FAIL: $expected"; exit 1; }
+    passed=$((passed + 1))
+done
+echo "STARTED"
+echo "PASSED $passed"
+"""
+"""A test runner for a language that is everywhere: the shell. It loads the solution, as they do."""
+
+EXERCISE: dict[str, Any] = {
+    "language": "rust",
+    "slug": "greet",
+    "prompt": "Greet somebody.",
+    "files": {"greet.sh": "greet() { :; }\n", "notes.txt": "nothing\n"},
+    "reference": {".meta/example.sh": 'greet() { echo "Hello, $1!"; }\n'},
+    "tests": [{"path": "run.sh", "content": RUNNER}],
+    "support_files": {},
+}
+
+
+def shell(**changes: Any) -> Toolchain:
+    def count(pattern: str):
+        return lambda text: sum(int(found) for found in re.findall(pattern, text))
+
+    options: dict[str, Any] = {
+        "command": ("sh", "run.sh"),
+        "readable": (),
+        "environment": {"PATH": "/usr/bin:/bin"},
+        "passed": count(r"PASSED (\d+)"),
+        "started": lambda text: text.count("STARTED"),
+        "tests": lambda source: source.count("'Hello, "),
+    }
+    return Toolchain(**{**options, **changes})
+
+
+def judged(language: Compiled, *texts: str, row: dict[str, Any] | None = None):
+    question = language.question(Row(row or EXERCISE, "rows:1", "1"))
+    return asyncio.run(language.judge([Answer(question, text) for text in texts]))
+
+
+def told(language: Compiled, text: str) -> str | None:
+    question = language.question(Row(EXERCISE, "rows:1", "1"))
+    asyncio.run(language.judge([Answer(question, text)]))
+    return asyncio.run(language.follow_up(Answer(question, text)))
+
+
+RIGHT = 'greet.sh\n```sh\ngreet() { echo "Hello, $1!"; }\n```'
+
+
+@pytest.fixture
+def language() -> Compiled:
+    return Compiled("rust", shell(), Unconfined(), timeout_s=60)
+
+
+def test_right_answers_pass_and_others_fail(language):
+    verdicts = judged(
+        language,
+        RIGHT,
+        "```\ngreet() { :; }\n```",
+        "I can't.",
+        "greet.sh\n```sh\nexit 0\n```",  # ends the runner before it has reported
+        "greet.sh\n```sh\nsleep 0; kill -9 $$\n```",
+        "run.sh\n```sh\necho PASSED 2\n```",  # not a file that was asked for
+        "greet.sh\n```sh\necho PASSED 1; exit 0\n```",
+    )
+    assert [verdict.outcome for verdict in verdicts] == [1, 0, 0, 0, 0, 0, 0]
+    assert verdicts[3].reason == "0 tests were reported as passed of 2"
+
+
+def test_a_second_try_is_told_the_output(language):
+    said = told(language, "greet.sh\n```sh\ngreet() { echo no; }\n```")
+    assert said is not None
+    assert "FAIL: Hello, Ann!" in said
+    assert "`greet.sh`, `notes.txt`" in said
+    assert "no file was found" in (told(language, "No.") or "")
+    assert told(language, RIGHT) is None
+
+
+def test_a_deadline_is_a_failure():
+    language = Compiled("rust", shell(), Unconfined(), timeout_s=1)
+    (verdict,) = judged(language, "greet.sh\n```sh\ngreet() { sleep 60; }\n```")
+    assert (verdict.outcome, verdict.reason) == (0, "timeout after 1 s")
+
+
+def test_an_exercise_that_cannot_be_run_here_says_nothing():
+    broken = {**EXERCISE, "tests": [{"path": "run.sh", "content": "no-such-compiler\n"}]}
+    (verdict,) = judged(Compiled("rust", shell(), Unconfined()), RIGHT, row=broken)
+    assert isinstance(verdict, Invalid)
+    assert "the reference fails here: exit code 127" in verdict.reason
+    silent = {**EXERCISE, "tests": [{"path": "run.sh", "content": "exit 0\n"}]}
+    (verdict,) = judged(Compiled("rust", shell(), Unconfined()), RIGHT, row=silent)
+    assert isinstance(verdict, Invalid)
+    assert "report no result" in verdict.reason
+
+
+def test_a_reference_that_lacks_something_does_not_keep_answers_from_being_judged():
+    # Its tests are reached with the stub, so they are counted in their source.
+    row = {
+        **EXERCISE,
+        "reference": {".meta/example.sh": "exit 3\n"},
+        "tests": [{"path": "run.sh", "content": f"echo STARTED\n{RUNNER}"}],
+    }
+    right, wrong = judged(
+        Compiled("rust", shell(), Unconfined()), RIGHT, "```\nexit 0\n```", row=row
+    )
+    assert isinstance(right, Score)
+    assert right.outcome == 1
+    assert wrong.outcome == 0
+
+
+def test_files_of_an_answer():
+    files = {"src/lib.rs": "", "Cargo.toml": ""}
+    text = "**src/lib.rs**:\n```rust\nA\n```\nand `Cargo.toml`\n\n```toml\nB\n```\n```\nC\n```"
+    assert answered_files(files, text) == {"src/lib.rs": "A\n", "Cargo.toml": "B\n"}
+    assert answered_files(files, "So:\n```rust\nA\n```") == {"src/lib.rs": "A\n"}
+    assert answered_files(files, "a:\n```\nA\n```\nb:\n```\nB\n```") == {}
+    assert answered_files(files, "lib.rs\n```\nA") == {"src/lib.rs": "A\n"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"slug": "../up"}, "names a folder"),
+        ({"files": {"/etc/x": ""}}, "leads out of the exercise's folder"),
+        ({"files": {}}, "field 'files' is empty"),
+        ({"tests": [{"path": "../x", "content": ""}]}, "leads out"),
+        ({"tests": ["x"]}, "must hold {path, content}"),
+        ({"support_files": ["x"]}, "must map file names to texts"),
+    ],
+)
+def test_rows_are_checked(language, changes, message):
+    with pytest.raises(DataError, match=message):
+        language.question(Row({**EXERCISE, **changes}, "rows:1", "1"))
+
+
+def test_languages_that_do_not_run_are_reported_and_count_nowhere(language):
+    rows = [
+        Row({**EXERCISE, "language": name, "slug": f"{name}-{n}"}, f"{name}:{n}", f"{name}{n}")
+        for name in ("rust", "go", "java")
+        for n in range(2)
+    ]
+    made = PolyglotSuite(rows, {"rust": language}, {"go": "go not found"})
+    assert len(made.questions) == 2
+    assert made.report([]).not_run == {
+        "python": "the data has no exercises in it",
+        "cpp": "the data has no exercises in it",
+        "go": "go not found (2 exercises)",
+        "java": "no toolchain (2 exercises)",
+        "javascript": "the data has no exercises in it",
+        "rust": "none of its exercises were drawn",
+    }
+    with pytest.raises(DataError, match="'cobol'; it must be of python, cpp"):
+        PolyglotSuite([Row({"language": "cobol"}, "rows:9", "9")], {}, {})
+
+
+def test_toolchains_that_are_not_there_are_named(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name, wanted in {
+        "cpp": "cmake, make, c++ not found",
+        "go": "go not found: give --toolchain go=FOLDER, a GOROOT",
+        "java": "java, javac not found",
+        "javascript": "node not found",
+        "rust": "cargo, rustc not found",
+    }.items():
+        found = find_toolchain(name, None)
+        assert isinstance(found, str)
+        assert found.startswith(wanted)
+    assert find_bubblewrap() == "bubblewrap (bwrap) isn't installed"
+    with pytest.raises(ConfigError, match="no such folder"):
+        find_toolchain("cpp", tmp_path / "none")
+    assert parse_toolchains(["cpp=/x"]) == {"cpp": Path("/x")}
+    with pytest.raises(ConfigError, match="LANGUAGE=FOLDER, with one of cpp, go"):
+        parse_toolchains(["python=/x"])
+
+
+RUST: dict[str, Any] = {
+    "language": "rust",
+    "slug": "twice",
+    "prompt": "Double it.",
+    "files": {
+        "src/lib.rs": "pub fn twice(n: i32) -> i32 {\n    todo!()\n}\n",
+        "Cargo.toml": '[package]\nedition = "2021"\nname = "twice"\nversion = "1.0.0"\n',
+    },
+    "reference": {".meta/example.rs": "pub fn twice(n: i32) -> i32 {\n    2 * n\n}\n"},
+    "tests": [
+        {
+            "path": "tests/twice.rs",
+            "content": "use twice::*;\n\n#[test]\nfn one() {\n    assert_eq!(twice(1), 2);\n}\n\n"
+            "#[test]\n#[ignore]\nfn two() {\n    assert_eq!(twice(2), 4);\n}\n",
+        }
+    ],
+}
+
+
+@pytest.mark.slow
+def test_rust_runs_where_cargo_is():
+    toolchain = find_toolchain("rust", None)
+    if isinstance(toolchain, str):
+        pytest.skip(toolchain)
+    bubblewrap = find_bubblewrap()
+    container = Unconfined() if isinstance(bubblewrap, str) else bubblewrap
+    right, wrong, half, exits = judged(
+        Compiled("rust", toolchain, container),
+        "src/lib.rs\n```rust\npub fn twice(n: i32) -> i32 { n + n }\n```",
+        "src/lib.rs\n```rust\npub fn twice(n: i32) -> i32 { n }\n```",
+        "```rust\npub fn twice(n: i32) -> i32 { 2 }\n```",
+        "```rust\npub fn twice(n: i32) -> i32 { std::process::exit(0) }\n```",
+        row=RUST,
+    )
+    assert (right.outcome, wrong.outcome, half.outcome, exits.outcome) == (1, 0, 0, 0)
+    assert exits.reason == "0 tests were reported as passed of 2"
