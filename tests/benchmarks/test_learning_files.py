@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from benchmarks.learning import laboratory
+from benchmarks.learning.results import page
+
+from astor_rl.compare.spec import CompareConfig, load_comparison
+from astor_rl.compare.units import plan_units
+from astor_rl.config import load_config
+from astor_rl.schedule.baselines.options import METHODS
+
+ROOT = Path(__file__).parents[2]
+HERE = ROOT / "benchmarks" / "learning"
+
+
+def _comparison(name: str) -> CompareConfig:
+    return load_comparison(HERE / name)
+
+
+def test_the_run_files_ask_what_the_start_was_trained_on() -> None:
+    config = load_config(HERE / "lab.toml")
+    assert {t.name: (t.task, t.options) for t in config.tasks} == dict(laboratory.KINDS)
+    assert not config.warmup.steps
+
+
+def test_the_laboratories_differ_in_their_folder_only() -> None:
+    a, b = (load_config(HERE / name).resolved() for name in ("lab.toml", "lab-b.toml"))
+    assert str(a).replace("learning/a/", "learning/b/") == str(b)
+    compare_a, compare_b = (_comparison(name) for name in ("compare.toml", "compare-b.toml"))
+    assert compare_a.max_tokens == compare_b.max_tokens
+    assert compare_a.seeds == compare_b.seeds == list(range(100, 110))
+    assert [arm for arm in compare_a.arms if arm.seeds is None] == compare_b.arms
+
+
+@pytest.mark.parametrize("name", ["compare.toml", "compare-b.toml"])
+def test_the_comparisons_can_be_planned(name: str) -> None:
+    comparison = _comparison(name)
+    units = Counter(unit.arm for unit in plan_units(comparison, base_dir=HERE))
+    assert units["astor"] == 10
+    assert units["specialists"] == units["specialists-share"] == 40
+
+
+def test_every_scheduler_takes_part() -> None:
+    arms = _comparison("compare.toml").arms
+    methods = {arm.set.get("schedule.method", "astor") for arm in arms if arm.kind == "run"}
+    # Tasks of equal size: proportional is uniform.
+    assert methods == set(METHODS) - {"single", "proportional"}
+
+
+def test_the_small_model_comparison_can_be_planned() -> None:
+    path = ROOT / "configs" / "compare-135m.toml"
+    comparison = load_comparison(path)
+    assert plan_units(comparison, base_dir=path.parent)
+
+
+def _interval(mean: float, half: float | None) -> dict[str, Any]:
+    low, high = (None, None) if half is None else (mean - half, mean + half)
+    return {"mean": mean, "low": low, "high": high, "seeds": 3}
+
+
+def _arm(kind: str, score: float) -> dict[str, Any]:
+    return {
+        "kind": kind,
+        "seeds": [0, 1, 2],
+        "steps": {"0": 90, "1": 100, "2": 110},
+        "test": {"mean": _interval(score, 0.01), "io": _interval(score, None)},
+        "forgotten": {"io": _interval(0.02, 0.01)},
+        "tokens_to_joint": {"reached": 1, "of": 3, "median": None},
+    }
+
+
+def test_the_page_says_what_the_record_says() -> None:
+    record = {
+        "finished": 5,
+        "units": 9,
+        "comparison": {"max_tokens": 300_000},
+        "tasks": ["io"],
+        "before_rl": {"io": _interval(0.25, None)},
+        "arms": {"astor": _arm("run", 0.5), "merging": _arm("merge", 0.4)},
+        "gains": {"merging": {**_interval(25.0, 2.0), "against": ["merging"]}},
+        "own_specialists": {"specialists": {"io": _interval(-0.05, 0.02)}},
+        "astor_vs_merging": {**_interval(25.0, 2.0), "against": ["merging", "ties"]},
+        "astor_vs_joint": {**_interval(-3.0, None), "against": ["joint"]},
+    }
+    text = page({"laboratories": {"A": record}})
+    assert "5 of 9 units are finished" in text
+    assert "| Merging (merging, ties) | +25.0% | [+23.0, +27.0] | 3 | +19.2% |" in text
+    assert "| Joint | -3.0% | one seed: none | 3 | +12.8% |" in text
+    assert "| before RL |  | 0.250 | 0.250 |  |" in text
+    assert "| astor | 3 | 0.500 | 0.500 ± 0.010 |  |" in text
+    assert "| merging | 3 | 0.400 | 0.400 ± 0.010 | +25.0 [+23.0, +27.0] |" in text
+    assert "| specialists | -0.050 [-0.070, -0.030] |" in text
+    assert "| astor | 100 | 1 of 3 | never | 0.020 |" in text
+    assert "| merging | 100" not in text
+
+
+def test_every_switch_in_the_docs_is_ablated() -> None:
+    page = (ROOT / "docs" / "baselines.md").read_text(encoding="utf-8")
+    section = page.partition("## ASTOR with parts switched")[2].partition("\n## ")[0]
+    named = set(re.findall(r"`([a-z_]+(?:\.[a-z_]+)?) = ", section))
+    comparison = _comparison("ablations.toml")
+    ablations = [arm for arm in comparison.arms if arm.role == "ablation"]
+    assert {key for arm in ablations for key in arm.set} == named - {"utility.synergy_weight"}
+    assert all(len(arm.set) == 1 for arm in ablations)
+    assert plan_units(comparison, base_dir=HERE)
+
+
+def test_ablations_are_judged_as_the_arms_are() -> None:
+    arms, ablations = (_comparison(name) for name in ("compare.toml", "ablations.toml"))
+    assert (ablations.base, ablations.max_tokens) == (arms.base, arms.max_tokens)
+    assert set(ablations.seeds) <= set(arms.seeds)
+    assert ablations.output_dir != arms.output_dir
