@@ -173,6 +173,8 @@ class RunConfig(_Section):
     output_dir: Text = "runs/astor"
     seed: Count = 0
     max_steps: Count = 100
+    max_generated_tokens: PositiveCount | None = None
+    """RL ends at the first step at which it sampled so many tokens, or at `max_steps`."""
     report_to: list[Literal["tensorboard", "wandb", "trackio", "mlflow"]] = []
     resume_from_checkpoint: str | None = None
     save_steps: PositiveCount = 20

@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from astor_rl.cli.app import app
+from astor_rl.compare.spec import load_comparison
 from astor_rl.config import load_config, parse_config
 
 RUN = {
@@ -20,7 +21,11 @@ RUN = {
 
 def test_toml_blocks_are_run_files_or_parts_of_one(manual, page: Path, tmp_path: Path):
     for number, text in enumerate(manual.blocks(page.read_text(encoding="utf-8"), "toml")):
-        if text.startswith("model"):
+        if text.startswith("base = "):
+            file = tmp_path / f"{number}.toml"
+            file.write_text(text, encoding="utf-8")
+            load_comparison(file)
+        elif text.startswith("model"):
             file = tmp_path / f"{number}.toml"
             file.write_text(text, encoding="utf-8")
             load_config(file)

@@ -72,6 +72,7 @@ def record(manual) -> Any:
         _config=parse_config(RUN),
         _examples={(group.item.task, group.item.key): Example("k", {}, "here", "u")},
         steps_done=1,
+        tokens_sampled=0,
     )
     return one._record(
         plan,

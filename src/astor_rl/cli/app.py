@@ -14,9 +14,11 @@ from typing import Annotated
 import typer
 
 from astor_rl import __version__
+from astor_rl.cli import evaluating
 from astor_rl.cli import sandbox as sandbox_commands
 from astor_rl.cli import verl as verl_commands
 from astor_rl.cli.errors import FAILED, USAGE, fail, one_line_errors, sigterm_interrupts
+from astor_rl.cli.options import AsJson, ConfigPath, Debug, Overrides, Plain, RunPath, say
 
 _EPILOG = """
 Begin with [bold]astor doctor[/], then [bold]astor train configs/quickstart.toml[/]: a small model,
@@ -38,24 +40,6 @@ app = typer.Typer(
 
 app.add_typer(sandbox_commands.app, name="sandbox")
 app.command("export-verl")(verl_commands.export_verl)
-
-ConfigPath = Annotated[
-    Path, typer.Argument(metavar="CONFIG", help="The run file (TOML), or a run's config.json.")
-]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder (its output_dir).")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Override a key, as in [bold]seed=1[/] or [bold]tasks.NAME.ratio=2[/]. Repeatable.",
-    ),
-]
-Debug = Annotated[
-    bool, typer.Option("--debug", help="Show tracebacks and other packages' warnings.")
-]
-Plain = Annotated[bool, typer.Option("--plain", help="Lines instead of the live display.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 def _version(wanted: bool) -> None:
@@ -115,42 +99,7 @@ def _set_again(overrides: list[str] | None) -> list[str]:
     return [part for override in overrides or [] for part in ("--set", override)]
 
 
-@app.command("eval")
-def evaluate(
-    target: Annotated[
-        str, typer.Argument(metavar="RUN_OR_MODEL", help="A run folder, model folder or hub id.")
-    ],
-    config: Annotated[
-        Path | None,
-        typer.Option("-c", "--config", help="The run file to evaluate on; default: the run's own."),
-    ] = None,
-    overrides: Overrides = None,
-    validation: Annotated[
-        bool, typer.Option("--validation", help="Look at the validation split, not the test split.")
-    ] = False,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Also write the results as JSON.")
-    ] = None,
-    plain: Plain = False,
-    debug: Debug = False,
-) -> None:
-    """Evaluate a model on held-out examples; [bold]--set eval.examples=200[/] for more of them."""
-    with one_line_errors(debug=debug):
-        typer.echo(f"astor {__version__}: evaluating {target}")
-        from astor_rl.cli.evaluation import evaluate_target, find_target, findings
-        from astor_rl.report.atomic import write_json
-        from astor_rl.report.console import make_console
-
-        found = find_target(target, config, overrides)
-        with make_console(live=False if plain else None, quiet=not debug) as console:
-            results = evaluate_target(
-                found, split="validation" if validation else "test", console=console
-            )
-        for line in findings(results):
-            typer.echo(line)
-        if out is not None:
-            tasks = {name: result.as_dict() for name, result in results.items()}
-            write_json(out, {"name": found.model, "step": None, "tasks": tasks})
+app.command("eval")(evaluating.evaluate)
 
 
 @app.command()
@@ -188,6 +137,44 @@ def merge(
 
 
 @app.command()
+def compare(
+    config: Annotated[
+        Path,
+        typer.Argument(metavar="COMPARE", help="The compare file (TOML): arms, seeds, budget."),
+    ],
+    jobs: Annotated[
+        int | None, typer.Option("-j", "--jobs", min=1, help="Runs at once, instead of the file's.")
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ARM", help="Train this arm now, and what it needs. Repeatable."),
+    ] = None,
+    report_only: Annotated[
+        bool, typer.Option("--report", help="Train nothing: set what is finished side by side.")
+    ] = False,
+    plain: Plain = False,
+    debug: Debug = False,
+) -> None:
+    """Compare ways to train: arms x seeds under one budget, judged on the same examples."""
+    with one_line_errors(debug=debug), sigterm_interrupts():
+        from astor_rl.cli.comparison import compare_arms
+        from astor_rl.compare.spec import load_comparison
+
+        comparison = load_comparison(config, {} if jobs is None else {"jobs": jobs})
+        typer.echo(f"astor {__version__}: {config} -> {comparison.output_dir}")
+        code = compare_arms(
+            comparison,
+            base_dir=config.parent,
+            only=only or [],
+            train=not report_only,
+            live=False if plain else None,
+            quiet=not debug,
+        )
+    if code:
+        raise typer.Exit(code)
+
+
+@app.command()
 def report(
     run: RunPath,
     as_json: AsJson = False,
@@ -222,12 +209,10 @@ def why(
 ) -> None:
     """Say why a step's batch was what it was: each task's share and KL coefficient."""
     with one_line_errors(debug=debug):
-        from astor_rl.report.text import shows_blocks
         from astor_rl.report.why import why as explain
 
         for line in explain(run, step=step, task=task):
-            # `±` is the only character beyond ASCII that isn't the user's own.
-            typer.echo(line if shows_blocks(sys.stdout) else line.replace("±", "+-"))
+            say(line)
 
 
 @app.command()

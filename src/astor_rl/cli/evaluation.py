@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,12 +15,13 @@ from astor_rl.engines.local.model import load_model, render_prompt
 from astor_rl.engines.local.rewards import RewardWorker
 from astor_rl.engines.local.run import FINAL
 from astor_rl.engines.local.sampling import make_sampler
-from astor_rl.engines.preparation import prepare_tasks
+from astor_rl.engines.preparation import PreparedTask, prepare_tasks
 from astor_rl.errors import ConfigError, DataError, ModelError
 from astor_rl.evaluate.heldout import TaskResult, evaluate, summarise
 from astor_rl.report import text
 from astor_rl.report.console import Console
 from astor_rl.report.run_folder import holds_run, read_base_dir
+from astor_rl.rollout.base import Sampler
 from astor_rl.sandbox.opening import open_pool
 
 
@@ -37,6 +38,24 @@ class Target:
     model: str
     config: RunConfig
     base_dir: Path
+
+
+def refuse_others(options: Mapping[str, object]) -> None:
+    """Refuse options that only `--suite` reads, instead of ignoring them.
+
+    Args:
+        options: by name; one that is false, None or at its default wasn't given.
+
+    Raises:
+        ConfigError: names the first one that was given.
+    """
+    defaults = {"samples": 1, "seed": 0}
+    given = [name for name, value in options.items() if value and value != defaults.get(name)]
+    if given:
+        raise ConfigError(
+            f"--{given[0].replace('_', '-')} belongs to --suite; a run's own examples are "
+            "evaluated as its [eval] says, which --set changes"
+        )
 
 
 def find_target(target: str, config: Path | None, overrides: list[str] | None) -> Target:
@@ -73,6 +92,13 @@ def evaluate_target(target: Target, *, split: str, console: Console) -> dict[str
     Raises:
         AstorError: the model, data or sandbox is wrong, or there is nothing in that split.
     """
+    return evaluate_splits(target, splits=[split], console=console)[split]
+
+
+def evaluate_splits(
+    target: Target, *, splits: Sequence[str], console: Console
+) -> dict[str, dict[str, TaskResult]]:
+    """As `evaluate_target`, of several splits: by split, then by task. Raises as that does."""
     config = target.config
     if config.torch_threads:
         torch.set_num_threads(config.torch_threads)
@@ -96,25 +122,37 @@ def evaluate_target(target: Target, *, split: str, console: Console) -> dict[str
             note=console.note,
             progress=console.progress,
         )
-        items = held_out(tasks, config, split=split, examples=config.eval.examples)
-        if not items:
-            raise DataError(
-                f"no task has {split} examples; raise data.{split}_share or name a source"
-            )
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         sampler = make_sampler(config, loaded, tasks, device=device, note=console.note)
-        console.stage("Evaluating", f"{len(items)} {split} examples")
         with RewardWorker({task.name: task.task for task in tasks}) as rewards:
-            judged = evaluate(
-                sampler,
-                rewards.submit,
-                items,
-                samples=config.eval.samples,
-                temperature=config.eval.temperature,
-                seed=EVALUATION_SEED,
-                progress=functools.partial(console.progress, "Evaluating"),
-            )
-            results = summarise(list(judged))
+            return {
+                split: _evaluate_split(tasks, config, sampler, rewards, split, console)
+                for split in splits
+            }
+
+
+def _evaluate_split(
+    tasks: Sequence[PreparedTask],
+    config: RunConfig,
+    sampler: Sampler,
+    rewards: RewardWorker,
+    split: str,
+    console: Console,
+) -> dict[str, TaskResult]:
+    items = held_out(tasks, config, split=split, examples=config.eval.examples)
+    if not items:
+        raise DataError(f"no task has {split} examples; raise data.{split}_share or name a source")
+    console.stage("Evaluating", f"{len(items)} {split} examples")
+    judged = evaluate(
+        sampler,
+        rewards.submit,
+        items,
+        samples=config.eval.samples,
+        temperature=config.eval.temperature,
+        seed=EVALUATION_SEED,
+        progress=functools.partial(console.progress, "Evaluating"),
+    )
+    results = summarise(list(judged))
     return {task.name: results[task.name] for task in tasks if task.name in results}
 
 

@@ -62,16 +62,7 @@ def decontaminate(
     """
     if not 0 < share <= 1:
         raise ConfigError(f"share is {share}; it must be in (0, 1]")
-    index = HeldOutIndex(held_out, share=share)
-    kept: list[Row] = []
-    dropped: list[Collision] = []
-    for row in train:
-        found = index.collision(row)
-        if found is None:
-            kept.append(row)
-        else:
-            dropped.append(Collision(row, *found))
-    return Decontaminated(tuple(kept), tuple(dropped))
+    return HeldOutIndex(held_out, share=share).sift(train)
 
 
 @dataclass(slots=True)
@@ -104,6 +95,18 @@ class HeldOutIndex:
         self._origins.append(row.origin)
         for shingle in frozenset[int]().union(*item.shingled):
             self._places.setdefault(shingle, []).append(place)
+
+    def sift(self, train: Iterable[Row]) -> Decontaminated:
+        """Drop the training rows that repeat one of the held-out rows."""
+        kept: list[Row] = []
+        dropped: list[Collision] = []
+        for row in train:
+            found = self.collision(row)
+            if found is None:
+                kept.append(row)
+            else:
+                dropped.append(Collision(row, *found))
+        return Decontaminated(tuple(kept), tuple(dropped))
 
     def collision(self, row: Row) -> tuple[str, str] | None:
         """(reason, origin of the held-out row) if the row repeats one, else None."""
@@ -161,7 +164,7 @@ def _sources(fields: Mapping[str, Any]) -> list[str]:
     # HumanEval's reference is a body that only parses behind its prompt.
     if isinstance(prompt, str) and isinstance(fields.get("reference"), str):
         reference = fields["reference"]
-        if fingerprint(reference) is None:
+        if _code(reference)[0] is None:
             texts[texts.index(reference)] = f"{prompt}{reference}"
     return [text for text in texts if text.strip()]
 

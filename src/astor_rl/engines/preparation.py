@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from astor_rl.config import RunConfig, TaskConfig, as_list
-from astor_rl.data.decontaminate import decontaminate
+from astor_rl.data.decontaminate import HeldOutIndex
 from astor_rl.data.rows import Row
 from astor_rl.data.selection import select
 from astor_rl.data.sources import load_source
@@ -180,8 +180,9 @@ def _clean(rows: Mapping[str, _Rows], config: RunConfig, *, base_dir: Path, note
     held_out = [row for task in rows.values() for row in (*task.validation, *task.test)]
     for spec in config.data.decontaminate:
         held_out += load_source(spec, task_kind="benchmark", base_dir=base_dir)
+    index = HeldOutIndex(held_out)
     for name, task in rows.items():
-        report = decontaminate(task.train, held_out)
+        report = index.sift(task.train)
         if report.dropped:
             note(f"{name}: {len(report.dropped)} training examples overlap held-out ones: dropped")
             task.dropped["overlaps held-out"] = len(report.dropped)

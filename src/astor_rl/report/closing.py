@@ -92,6 +92,7 @@ class Summary:
         shares: share of the steps' time by part (`TIME_PARTS`, `other`), in [0, 1]; empty when
             nothing was measured.
         tokens: completion tokens sampled in RL.
+        max_tokens: how many end the run; None where only steps do.
         rl_seconds: time of all RL steps; None when not measured.
         wall_seconds: time of all sessions, loading and evaluation included.
         sessions: how often the run was started or resumed.
@@ -104,6 +105,7 @@ class Summary:
     tasks: tuple[TaskSummary, ...]
     shares: Mapping[str, float]
     tokens: int
+    max_tokens: int | None
     rl_seconds: float | None
     wall_seconds: float | None
     sessions: int
@@ -130,6 +132,7 @@ def summarize(path: str | Path) -> Summary:
         ),
         shares=_shares(metrics, seconds),
         tokens=int(_total(metrics, TOKENS) or 0),
+        max_tokens=config.get("max_generated_tokens"),
         rl_seconds=seconds,
         wall_seconds=_wall_seconds(events),
         sessions=sum(event.get("event") in {"started", "resumed"} for event in events),
@@ -285,9 +288,10 @@ def _plain(line: str, ascii_only: bool) -> str:
 
 def footer(summary: Summary) -> list[str]:
     """What goes below the table, as lines."""
+    limit = "" if summary.max_tokens is None else f" of {summary.max_tokens:,}"
     lines = [
         f"{summary.steps} of {summary.max_steps} RL steps of {summary.model}, "
-        f"{summary.tokens:,} tokens sampled, RL {text.duration(summary.rl_seconds)}, "
+        f"{summary.tokens:,}{limit} tokens sampled, RL {text.duration(summary.rl_seconds)}, "
         f"all {text.duration(summary.wall_seconds)}"
         + (f" in {summary.sessions} sessions" if summary.sessions > 1 else "")
     ]

@@ -49,6 +49,8 @@ class StepView:
         tokens_per_s: generated completion tokens per second of the step.
         seconds_left: estimate for the rest of the run; None when unknown.
         shares: share of the step's time by part (`rollout`, `reward`, `update`, ...), in [0, 1].
+        tokens: completion tokens sampled so far.
+        max_tokens: how many end the run; None where only steps do.
     """
 
     step: int
@@ -58,10 +60,14 @@ class StepView:
     tokens_per_s: float | None = None
     seconds_left: float | None = None
     shares: Mapping[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    max_tokens: int | None = None
 
     def heading(self) -> str:
         """The step in one line, without its tasks."""
         parts = [f"step {self.step}/{self.max_steps}"]
+        if self.max_tokens is not None:
+            parts.append(f"{self.tokens:,}/{self.max_tokens:,} tokens")
         if self.phase:
             parts.append(self.phase)
         if self.tokens_per_s is not None:

@@ -45,7 +45,7 @@ def function_fields(row: Mapping[str, Any], origin: str) -> dict[str, Any]:
         if parse_python(fields[name]) is None:
             raise DataError(f"{origin}: field {name!r} isn't Python: {fields[name]!r:.80}")
     try:
-        split_tests(fields["tests"], entry)
+        _checks(tuple(fields["tests"]), entry)
     except TestShapeError as error:
         raise DataError(f"{origin}: field 'tests' {error}") from None
     reference = parse_python(whole_reference(fields))

@@ -114,6 +114,35 @@ def test_a_finished_run_can_be_extended(tiny_run: Write, astor: Start, tmp_path:
     assert read_evaluations(folder)["after_rl"]["step"] == 3
 
 
+def test_a_token_budget_ends_the_run_at_a_step_and_survives_a_kill(
+    tiny_run: Write, astor: Start, tmp_path: Path
+) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    run = tiny_run(max_steps=50, max_generated_tokens=600, eval={"every": 3})
+    said = finish(astor("train", str(run), "--set", f"output_dir={straight}", "--plain"))
+    tokens = [record["tokens/generated"] for record in read_metrics(straight)]
+    assert sum(tokens[:-1]) < 600 <= sum(tokens)
+    steps = len(tokens)
+    assert f"step {steps}/50 | {sum(tokens):,.0f}/600 tokens" in said
+    evaluations = read_evaluations(straight)
+    looked = {0, *range(3, steps, 3), steps}
+    assert {name for name in evaluations if name.startswith("step")} == {
+        f"step_{step}" for step in looked
+    }
+    assert evaluations["after_rl"]["step"] == steps
+
+    arguments = ("train", str(run), "--set", f"output_dir={killed}", "--resume")
+    process = astor(*arguments)
+    wait_for(killed / "checkpoints" / "checkpoint-2", process)
+    process.kill()
+    process.communicate()
+    finish(astor(*arguments))
+    assert_same_run(straight, killed)
+    # A larger budget extends it.
+    finish(astor(*arguments, "--set", "max_generated_tokens=750"))
+    assert len(read_metrics(killed)) > steps
+
+
 def test_a_run_is_not_overwritten(tiny_run: Write, astor: Start) -> None:
     run = tiny_run(max_steps=1, eval={"examples": 0})
     finish(astor("train", str(run)))

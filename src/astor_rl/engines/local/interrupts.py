@@ -52,6 +52,23 @@ def obey_parent() -> None:
 
 
 @contextmanager
+def hearing(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within the block requests to stop go to `handle`, which takes what a signal handler does.
+
+    Only the main thread can handle signals; elsewhere this does nothing.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, handle) for number in ASKS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def graceful_stop(note: Callable[[str], None]) -> Iterator[StopRequest]:
     """Turn the first Ctrl-C or SIGTERM into a request that a loop checks between steps.
 
@@ -62,9 +79,6 @@ def graceful_stop(note: Callable[[str], None]) -> Iterator[StopRequest]:
         note: tells the person what happens now.
     """
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
     outside = signal.getsignal(signal.SIGTERM)
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -77,9 +91,5 @@ def graceful_stop(note: Callable[[str], None]) -> Iterator[StopRequest]:
             request.asked = True
             note("stopping after this step, with a checkpoint; once more stops at once")
 
-    before = {number: signal.signal(number, handle) for number in ASKS}
-    try:
+    with hearing(handle):
         yield request
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

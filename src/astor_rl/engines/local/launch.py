@@ -16,8 +16,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
@@ -25,7 +25,7 @@ from multiprocessing.context import SpawnProcess
 from types import FrameType
 from typing import Any
 
-from astor_rl.engines.local.interrupts import ASKS, INSIST, obey_parent
+from astor_rl.engines.local.interrupts import ASKS, INSIST, hearing, obey_parent
 from astor_rl.errors import RankError
 
 NOTICE_S = 5.0
@@ -65,7 +65,7 @@ def launch(target: Callable[..., None], args: tuple[Any, ...], *, processes: int
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     family = _Family(processes)
-    with family.signals():
+    with hearing(family.hear):
         try:
             family.start(target, args, port)
             family.watch()
@@ -121,20 +121,8 @@ class _Family:
         self._asked = False
         self._gave_up = False
 
-    @contextmanager
-    def signals(self) -> Iterator[None]:
-        """Within the block requests to stop are passed on instead of obeyed."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {number: signal.signal(number, self._hear) for number in ASKS}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-    def _hear(self, number: int, frame: FrameType | None) -> None:
+    def hear(self, number: int, frame: FrameType | None) -> None:
+        """A request to stop is passed on instead of obeyed."""
         self._asked = True
         self._press(self._level + 1)
 
@@ -234,7 +222,7 @@ def _entry(
     place: tuple[int, int, int], reports: Connection, target: Callable[..., None], args: Any
 ) -> None:
     rank, size, port = place
-    threading.Thread(target=_end_with_parent, name="end with parent", daemon=True).start()
+    threading.Thread(target=end_with_parent, name="end with parent", daemon=True).start()
     os.environ.update(
         RANK=str(rank),
         LOCAL_RANK=str(rank),
@@ -251,7 +239,7 @@ def _entry(
         sys.exit(1)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """Whoever kills the parent wants the processor and the memory back."""
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -199,8 +199,8 @@ class _Run:
                     stage.run("before_warmup")
                 loaded = self._warm_up(loaded, tasks, sampler)
                 stage.run("before_rl")
-                policy = self._reinforce(loaded, tasks, sampler, rewards, stage)
-                stage.run("after_rl", step=config.max_steps)
+                policy, steps = self._reinforce(loaded, tasks, sampler, rewards, stage)
+                stage.run("after_rl", step=steps)
         if self._folder and self._console:
             save_model(policy.model, policy.tokenizer, self._path / FINAL)
             self._folder.append_event("finished")
@@ -355,7 +355,8 @@ class _Run:
         sampler: Sampler,
         rewards: RewardWorker,
         evaluation: Evaluation,
-    ) -> Policy:
+    ) -> tuple[Policy, int]:
+        """The trained policy, and the steps it took."""
         config = self._config
         torch.manual_seed(config.seed)  # the adapter's initial weights
         policy = Policy(
@@ -388,22 +389,30 @@ class _Run:
                 note=self._note,
                 first_step=trainer.steps_done + 1 if trainer.steps_done else 0,
             )
-        self._stage("Reinforcing", f"{config.max_steps} steps on {len(tasks)} tasks")
+        budget = config.max_generated_tokens
+        limit = f"{config.max_steps} steps" + (f" or {budget:,} tokens" if budget else "")
+        self._stage("Reinforcing", f"{limit} on {len(tasks)} tasks")
         log = StepLog(config, folder=self._folder, console=self._console, trackers=trackers)
         every = config.eval.every
+        if every and not trainer.steps_done:
+            evaluation.run("step_0", step=0, split="validation")
         with graceful_stop(self._note) as stop, _closing(trackers):
-            while trainer.steps_done < config.max_steps:
+            while not self._over(trainer):
                 log.add(trainer.step())
-                done = trainer.steps_done
-                last = done == config.max_steps
-                if every and done % every == 0 and not last:
+                done, last = trainer.steps_done, self._over(trainer)
+                if every and (last or done % every == 0):
                     evaluation.run(f"step_{done}", step=done, split="validation")
                 asked = self._world.broadcast(stop.asked)
                 if asked or last or done % config.save_steps == 0:
                     self._save(self._path / "checkpoints", done, trainer.state_dict())
                 if asked:
                     raise KeyboardInterrupt
-        return policy
+        return policy, trainer.steps_done
+
+    def _over(self, trainer: LocalTrainer) -> bool:
+        budget = self._config.max_generated_tokens
+        spent = budget is not None and trainer.tokens_sampled >= budget
+        return spent or trainer.steps_done >= self._config.max_steps
 
     def _restore(self, trainer: LocalTrainer) -> None:
         found = latest_checkpoint(self._path / "checkpoints")

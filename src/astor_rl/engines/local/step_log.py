@@ -52,7 +52,6 @@ class StepLog:
         self._console.step(self._view(record))
 
     def _view(self, record: StepRecord) -> StepView:
-        left = self._config.max_steps - record.step
         metrics = record.metrics
         return StepView(
             step=record.step,
@@ -60,9 +59,19 @@ class StepLog:
             tasks=tuple(self._task_view(task.name, record) for task in self._config.tasks),
             phase=record.plan.receipt.phase,
             tokens_per_s=metrics["time/tokens_per_s"],
-            seconds_left=left * statistics.median(self._recent),
+            seconds_left=self._steps_left(record) * statistics.median(self._recent),
             shares={part: metrics.get(f"time_share/{part}", 0.0) for part in _SHOWN},
+            tokens=record.tokens_sampled,
+            max_tokens=self._config.max_generated_tokens,
         )
+
+    def _steps_left(self, record: StepRecord) -> float:
+        left = float(self._config.max_steps - record.step)
+        budget = self._config.max_generated_tokens
+        if budget is not None and record.tokens_sampled:
+            more = max(0, budget - record.tokens_sampled)
+            left = min(left, more / record.tokens_sampled * record.step)
+        return left
 
     @staticmethod
     def _task_view(name: str, record: StepRecord) -> TaskView:

@@ -38,6 +38,8 @@ class StepRecord:
     metrics: Mapping[str, float]
     samples: Sequence[Mapping[str, Any]]
     seconds: Mapping[str, float]
+    tokens_sampled: int
+    """Completion tokens of this step and of all before it."""
 
 
 def build_coordinator(config: RunConfig, tasks: Sequence[PreparedTask]) -> Coordinator:
@@ -103,6 +105,7 @@ class LocalTrainer:
         self._updater = Updater(policy, config, task_names=list(self._tasks), world=world)
         self._coordinator = build_coordinator(config, tasks) if world.is_main else None
         self.steps_done = 0
+        self.tokens_sampled = 0
 
     def step(self) -> StepRecord:
         """Train on one batch. Every rank calls it; every rank gets the record."""
@@ -231,13 +234,17 @@ class LocalTrainer:
         metrics |= {f"time_share/{name}": value / total for name, value in seconds.items()}
         metrics |= {"time/step": total, "time/tokens_per_s": sampled / total}
         metrics["tokens/generated"] = sampled
+        self.tokens_sampled += sampled
         samples = _samples(everyone, self._examples, limit=self._config.log_completions)
-        return StepRecord(self.steps_done, plan, metrics, samples, seconds)
+        return StepRecord(
+            self.steps_done, plan, metrics, samples, seconds, tokens_sampled=self.tokens_sampled
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """Everything the next step depends on: weights, optimiser, coordinator, position."""
         return {
             "steps_done": self.steps_done,
+            "tokens_sampled": self.tokens_sampled,
             "updater": self._updater.state_dict(),
             "coordinator": self._coordinator.state_dict() if self._coordinator else None,
         }
@@ -248,13 +255,14 @@ class LocalTrainer:
         Raises:
             StateError: a part is missing or doesn't fit.
         """
-        missing = {"steps_done", "updater", "coordinator"} ^ state.keys()
+        missing = {"steps_done", "tokens_sampled", "updater", "coordinator"} ^ state.keys()
         if missing:
             raise StateError(f"trainer state has other parts than expected: {sorted(missing)}")
         self._updater.load_state_dict(state["updater"])
         if self._coordinator:
             self._coordinator.load_state_dict(state["coordinator"])
         self.steps_done = int(state["steps_done"])
+        self.tokens_sampled = int(state["tokens_sampled"])
         self._policy.update_sampler(self._sampler, revision=self.steps_done)
 
 

@@ -48,6 +48,21 @@ def _complaints(config: RunConfig) -> Iterator[str]:
             f"resume_from_checkpoint is {config.resume_from_checkpoint!r}; verl resumes from its "
             "own checkpoints: set verl.options.trainer.resume_from_path and resume_mode instead"
         )
+    yield from _about_lengths(config)
+    for task in config.tasks:
+        if task.options.get("turns", 1) != 1:
+            yield (
+                f"tasks[{task.name}].options.turns is {task.options['turns']!r}; the verl engine "
+                "trains on one turn"
+            )
+
+
+def _about_lengths(config: RunConfig) -> Iterator[str]:
+    if config.max_generated_tokens is not None:
+        yield (
+            f"max_generated_tokens is {config.max_generated_tokens}; the verl engine counts steps: "
+            "leave it out and set max_steps"
+        )
     longest = max(t.max_completion_length or 0 for t in config.tasks)
     if longest > config.max_completion_length:
         yield (
@@ -60,12 +75,6 @@ def _complaints(config: RunConfig) -> Iterator[str]:
             f"micro_batch_tokens is {config.micro_batch_tokens}; verl needs room for the longest "
             f"sequence and for the rows it fills batches up with, {needed} tokens"
         )
-    for task in config.tasks:
-        if task.options.get("turns", 1) != 1:
-            yield (
-                f"tasks[{task.name}].options.turns is {task.options['turns']!r}; the verl engine "
-                "trains on one turn"
-            )
 
 
 _REQUIRED: dict[str, tuple[Any, str]] = {

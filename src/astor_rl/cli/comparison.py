@@ -1,0 +1,187 @@
+"""`astor compare`: the units of a comparison, made by the rooms that train, merge and evaluate."""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import typer
+
+from astor_rl.cli.errors import FAILED, INTERRUPTED, one_line_errors
+from astor_rl.compare.analysis import analyse
+from astor_rl.compare.document import Status, document
+from astor_rl.compare.records import check_unchanged, evaluation_file, is_finished
+from astor_rl.compare.results import commits
+from astor_rl.compare.running import Outcome, Runner
+from astor_rl.compare.spec import CompareConfig
+from astor_rl.compare.tables import markdown, render
+from astor_rl.compare.units import AFTER, BEFORE, FIRST, LAST, Unit, needed_for, plan_units
+from astor_rl.compare.workers import Workshop
+from astor_rl.config import EvalConfig
+from astor_rl.errors import StateError
+from astor_rl.evaluate.heldout import TaskResult
+from astor_rl.report.atomic import replacing, write_json, write_text
+from astor_rl.report.console import Console, make_console
+from astor_rl.report.lock import FolderLock
+
+_PRELOAD = ("astor_rl.cli.merging", "astor_rl.cli.evaluation", "peft")
+"""What a unit's process needs and takes seconds to load."""
+_PATIENCE_S = 20.0
+"""How long a unit waits for a process of a killed comparison to let go of its folder."""
+
+
+def compare_arms(
+    comparison: CompareConfig,
+    *,
+    base_dir: Path,
+    only: Sequence[str],
+    train: bool,
+    live: bool | None,
+    quiet: bool,
+) -> int:
+    """Make what is missing, then set the arms side by side.
+
+    Args:
+        comparison: the compare file.
+        base_dir: its folder.
+        only: arms to make now, with what they need; empty: all. The report is of all.
+        train: False only reports what is finished, also while another process makes the rest.
+        live, quiet: see `make_console`.
+
+    Returns:
+        The command's exit code.
+
+    Raises:
+        StateError: a unit that has begun would be another one now, or another process compares
+            here.
+        AstorError: see `plan_units`.
+    """
+    units = plan_units(comparison, base_dir=base_dir)
+    to_do = needed_for(units, only) if only else units
+    outcome = Outcome()
+    if train:
+        with make_console(live=live, quiet=quiet) as console:
+            check_unchanged(units)
+            outcome = run_units(to_do, comparison, console=console)
+    if outcome.interrupted:
+        done = sum(is_finished(unit) for unit in units)
+        sys.stderr.write(f"interrupted with {done} of {len(units)} units done; the same command ")
+        sys.stderr.write("goes on, with --report it shows them\n")
+        return INTERRUPTED
+    failed = {unit.name: why for unit in units if (why := outcome.failed.get(unit.name))}
+    _report(comparison, units, failed)
+    for name, why in failed.items():
+        sys.stderr.write(f"error: {name} failed: {why}\n")
+    return FAILED if failed else 0
+
+
+def _report(comparison: CompareConfig, units: Sequence[Unit], failed: Mapping[str, str]) -> None:
+    done = sum(is_finished(unit) for unit in units)
+    status = Status(done, len(units), failed, commits(units))
+    analysis = analyse(comparison, units)
+    folder = Path(comparison.output_dir)
+    write_json(folder / "comparison.json", document(comparison, analysis, status))
+    write_text(folder / "comparison.md", markdown(comparison, analysis, status))
+    render(comparison, analysis, status, sys.stdout)
+    typer.echo(f"comparison: {folder / 'comparison.json'}, {folder / 'comparison.md'}")
+
+
+def run_units(units: Sequence[Unit], comparison: CompareConfig, *, console: Console) -> Outcome:
+    """Make every unit that isn't finished.
+
+    Raises:
+        StateError: another process compares here.
+    """
+    folder = Path(comparison.output_dir)
+    lock = FolderLock(folder / "compare.lock")
+    try:
+        workshop = Workshop(make_unit, preload=_PRELOAD)
+        return Runner(units, workshop=workshop, jobs=comparison.jobs, console=console).run()
+    finally:
+        lock.release()
+
+
+def make_unit(unit: Unit) -> int:
+    """Make one unit, in a process of its own; returns an exit code."""
+    try:
+        with one_line_errors(folder=unit.folder):
+            if unit.kind == "merge":
+                _merge(unit)
+            else:
+                _train(unit)
+    except typer.Exit as error:
+        return error.exit_code
+    return 0
+
+
+def _train(unit: Unit) -> None:
+    from astor_rl.engines.local.run import train
+
+    _wait_for_folder(unit.folder)
+    for source in unit.sources:
+        # The start's weights are this run's: what it scores before RL is known.
+        for name in (BEFORE, FIRST):
+            _copy(source / "eval" / f"{name}.json", evaluation_file(unit, name))
+    train(
+        unit.config,
+        make_console=functools.partial(make_console, live=False),
+        resume=True,
+        base_dir=unit.base_dir,
+    )
+
+
+def _wait_for_folder(folder: Path) -> None:
+    """A killed comparison's processes end themselves, which may take a moment."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            return FolderLock(folder / "run.lock").release()
+        except StateError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if not target.exists():
+        with replacing(target) as partial:
+            shutil.copyfile(source, partial)
+
+
+def _merge(unit: Unit) -> None:
+    from astor_rl.cli.evaluation import Target, evaluate_splits
+    from astor_rl.cli.merging import RECORD, merge_runs
+    from astor_rl.engines.local.run import FINAL
+    from astor_rl.evaluate.merging import merge_options
+
+    how = unit.merge
+    if how is None:
+        raise TypeError(f"unit {unit.name} is a merge of nothing")
+    model = unit.folder / FINAL
+    with make_console(live=False) as console:
+        if not (model / RECORD).is_file():  # it is written last
+            shutil.rmtree(model, ignore_errors=True)
+            options = merge_options(
+                how.method, density=how.density, scale=how.scale, seed=unit.seed
+            )
+            merge_runs(unit.sources, model, options, console=console, whole=how.whole)
+        target = Target(str(model), unit.config, unit.base_dir)
+        results = evaluate_splits(target, splits=["validation", "test"], console=console)
+    for name, split in ((LAST, "validation"), (AFTER, "test")):
+        _save(evaluation_file(unit, name), results[split], unit.config.eval, split)
+
+
+def _save(path: Path, results: dict[str, TaskResult], options: EvalConfig, split: str) -> None:
+    """An evaluation in the form of a run's own."""
+    settings = {
+        "split": split,
+        "examples": options.examples,
+        "samples": options.samples,
+        "temperature": options.temperature,
+    }
+    tasks = {name: result.as_dict() for name, result in results.items()}
+    write_json(path, {"name": path.stem, "step": None, "settings": settings, "tasks": tasks})

@@ -1,0 +1,134 @@
+"""What a comparison remembers of its units on disk: what each was made from, and how far it is.
+
+    runs/joint/seed-0/        the run folder, or for a merge its model/ and eval/
+    runs/joint/seed-0.json    the record
+    runs/joint/seed-0.log     what its processes wrote
+
+A record is written before a unit begins and again when it has finished: a unit that was cut goes
+on, a finished one is never made again, and one whose making would differ now is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from astor_rl.compare.units import AFTER, Unit
+from astor_rl.config import RunConfig, TaskConfig
+from astor_rl.errors import DataError, StateError
+from astor_rl.report.atomic import write_json
+from astor_rl.report.run_folder import differences, flatten
+
+
+def check_unchanged(units: Sequence[Unit]) -> None:
+    """Refuse units that have begun with something else than they would begin with now.
+
+    Raises:
+        StateError: names the unit and what differs.
+        DataError: a record can't be read.
+    """
+    for unit in units:
+        before = _read(unit.record)
+        if not before:
+            continue
+        changed = _changes(before["made_from"], unit.made_from)
+        if changed:
+            more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
+            raise StateError(
+                f"{unit.name} was made with another {changed[0]}{more}; give the changed arm "
+                f"another name, the comparison another output_dir, or delete {str(unit.record)!r} "
+                f"and {str(unit.folder)!r}"
+            )
+
+
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What differs, but for keys that a later version added and whose value is the default."""
+    old = flatten(before)
+    added = {
+        key: value
+        for key, value in flatten(after).items()
+        if key not in old and _is_default(key, value)
+    }
+    return differences({**old, **added}, flatten(after))
+
+
+def _is_default(key: str, value: Any) -> bool:
+    defaults = _defaults()
+    section, _, rest = key.partition(".")
+    if section == "tasks":  # tasks.NAME.key
+        key = f"tasks..{rest.partition('.')[2]}"
+    return key in defaults and bool(defaults[key] == value)
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    task = TaskConfig(name="0", task="io_prediction", source="jsonl:x")
+    config = RunConfig(model="m", tasks=[task]).resolved()
+    keys = flatten(json.loads(json.dumps(config)))
+    return {key.replace("tasks.0.", "tasks..", 1): value for key, value in keys.items()}
+
+
+def is_finished(unit: Unit) -> bool:
+    """Whether there is nothing left to do."""
+    record = _read(unit.record)
+    return bool(record.get("finished")) and evaluation_file(unit, AFTER).is_file()
+
+
+def evaluation_file(unit: Unit, name: str) -> Path:
+    """Where a unit's evaluation is, or will be."""
+    return unit.folder / "eval" / f"{name}.json"
+
+
+def seconds_spent(unit: Unit) -> float:
+    """Time that sessions of it took."""
+    return float(_read(unit.record).get("seconds", 0.0))
+
+
+def begin(unit: Unit) -> None:
+    """Note that a unit is about to be made, or taken up."""
+    _write(unit, finished=False, seconds=seconds_spent(unit))
+
+
+def end(unit: Unit, *, finished: bool, seconds: float) -> None:
+    """Note how a session of a unit ended, and how long it took."""
+    _write(unit, finished=finished, seconds=seconds_spent(unit) + seconds)
+
+
+def _write(unit: Unit, *, finished: bool, seconds: float) -> None:
+    write_json(
+        unit.record,
+        {
+            "unit": unit.name,
+            "finished": finished,
+            "seconds": round(seconds, 3),
+            "made_from": unit.made_from,
+        },
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{str(path)!r} can't be read: {error}") from None
+    if not isinstance(value, dict) or "made_from" not in value:
+        raise DataError(f"{str(path)!r} is no record of a unit; delete it to make the unit again")
+    return value
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log that isn't blank; empty when there is none."""
+    return next(_lines_from_end(path), "")
+
+
+def _lines_from_end(path: Path) -> Iterator[str]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    yield from (line.strip() for line in reversed(text.splitlines()) if line.strip())

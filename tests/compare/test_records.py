@@ -1,0 +1,96 @@
+"""What is remembered of units, and what may not change under them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from astor_rl.compare import records
+from astor_rl.compare.units import AFTER, Unit
+from astor_rl.errors import DataError, StateError
+
+Plan = Callable[..., dict[str, Unit]]
+
+
+def begin_all(units: dict[str, Unit]) -> None:
+    for unit in units.values():
+        records.begin(unit)
+
+
+def test_a_changed_arm_is_refused_by_name(plan: Plan):
+    begin_all(plan())
+    arms = [{"name": "astor"}, {"name": "joint", "set": {"schedule.method": "sec", "beta": 0.5}}]
+    with pytest.raises(StateError) as caught:
+        records.check_unchanged(list(plan(arms=arms).values()))
+    said = str(caught.value)
+    assert said.startswith("joint/seed-0 was made with another beta: 0.001 -> 0.5 (and 1 more)")
+    assert "give the changed arm another name" in said
+    assert "\n" not in said
+
+
+def test_a_unit_that_has_not_begun_may_change(plan: Plan):
+    units = plan()
+    records.begin(units["astor/seed-0"])
+    arms = [{"name": "astor"}, {"name": "joint", "set": {"schedule.method": "sec"}}]
+    records.check_unchanged(list(plan(arms=arms).values()))
+
+
+def test_changed_data_are_refused(plan: Plan, tmp_path: Path):
+    begin_all(plan())
+    (tmp_path / "code.jsonl").write_text('{"id": "other"}\n')
+    with pytest.raises(StateError, match=r"start/seed-0 was made with another inputs\.jsonl:code"):
+        records.check_unchanged(list(plan().values()))
+
+
+def test_options_of_a_later_version_at_their_defaults_change_nothing(plan: Plan):
+    begin_all(plan())
+    units = plan()
+    for unit in units.values():
+        record = json.loads(unit.record.read_text())
+        del record["made_from"]["tasks"][0]["ratio" if unit.kind == "run" else "order"]
+        record["made_from"]["eval"].pop("before_warmup")
+        unit.record.write_text(json.dumps(record))
+    records.check_unchanged(list(units.values()))
+    with pytest.raises(StateError, match=r"eval\.before_warmup: 'absent' -> False"):
+        records.check_unchanged(list(plan(set={"eval.before_warmup": False}).values()))
+
+
+def test_finished_means_that_the_result_is_there(plan: Plan):
+    unit = plan()["astor/seed-0"]
+    assert not records.is_finished(unit)
+    records.begin(unit)
+    records.end(unit, finished=True, seconds=2.0)
+    assert not records.is_finished(unit)
+    path = records.evaluation_file(unit, AFTER)
+    path.parent.mkdir(parents=True)
+    path.write_text("{}")
+    assert records.is_finished(unit)
+    records.begin(unit)
+    assert not records.is_finished(unit)
+
+
+def test_seconds_of_all_sessions_add_up(plan: Plan):
+    unit = plan()["astor/seed-0"]
+    for seconds in (1.5, 2.0):
+        records.begin(unit)
+        records.end(unit, finished=False, seconds=seconds)
+    assert records.seconds_spent(unit) == 3.5
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"unit": "x"}'])
+def test_a_damaged_record_is_named(plan: Plan, text: str):
+    unit = plan()["start/seed-0"]
+    unit.record.parent.mkdir(parents=True)
+    unit.record.write_text(text)
+    with pytest.raises(DataError, match=r"seed-0\.json"):
+        records.check_unchanged([unit])
+
+
+def test_the_last_line_of_a_log(tmp_path: Path):
+    log = tmp_path / "x.log"
+    assert records.last_line(log) == ""
+    log.write_text("one\n  error: two \n\n  \n")
+    assert records.last_line(log) == "error: two"

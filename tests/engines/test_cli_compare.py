@@ -1,0 +1,210 @@
+"""`astor compare` with a real model: killed and taken up, changed, failing."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from astor_rl.report.run_folder import read_config, read_evaluations, read_metrics
+
+pytestmark = pytest.mark.slow
+
+Astor = Callable[..., "subprocess.Popen[str]"]
+Write = Callable[..., Path]
+
+COMPARE = """
+base = "run.json"
+output_dir = "{folder}"
+seeds = [0, 1]
+max_tokens = 300
+jobs = 2
+
+[[arms]]
+name = "astor"
+
+[[arms]]
+name = "joint"
+set = {{ schedule.method = "uniform" }}
+
+[[arms]]
+name = "alone"
+kind = "specialists"
+budget = "share"
+seeds = [0]
+
+[[arms]]
+name = "merging"
+kind = "merge"
+of = "alone"
+"""
+
+
+@pytest.fixture
+def compare_file(tiny_run: Write, tmp_path: Path) -> Callable[..., Path]:
+    """Write the compare file `NAME.toml` for the folder NAME beside it."""
+    tiny_run(
+        max_steps=30,
+        save_steps=1,
+        warmup={"steps": 3, "batch_size": 4},
+        eval={"every": 2, "before_warmup": False},
+    )
+
+    def write(name: str, text: str = COMPARE) -> Path:
+        path = tmp_path / f"{name}.toml"
+        path.write_text(text.format(folder=tmp_path / name))
+        return path
+
+    return write
+
+
+def in_a_group(*arguments: str) -> subprocess.Popen[str]:
+    """The command line as the leader of a process group of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "astor_rl", *arguments],
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str], *, code: int = 0) -> str:
+    said, _ = process.communicate(timeout=400)
+    assert process.returncode == code, said
+    return said
+
+
+def findings(folder: Path) -> dict[str, Any]:
+    """The report, without where it lies."""
+    found: dict[str, Any] = json.loads((folder / "comparison.json").read_text())
+    del found["comparison"]["output_dir"]
+    return found
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    for _ in range(40_000):
+        if path.exists():
+            return
+        if process.poll() is not None:
+            pytest.fail(f"{path.name} never came: {process.communicate()[0]}")
+        time.sleep(0.01)
+    pytest.fail(f"{path.name} never came")
+
+
+def kill_at(path: Path, process: subprocess.Popen[str]) -> None:
+    """`kill -9` as soon as a file or folder is there."""
+    wait_for(path, process)
+    process.kill()
+    process.communicate()
+
+
+def wait_for_line(process: subprocess.Popen[str], part: str) -> None:
+    """Until it says something with these words in it."""
+    assert process.stdout is not None
+    if not any(part in line for line in process.stdout):
+        pytest.fail(f"it never said {part!r}")
+
+
+def test_killed_and_taken_up_equals_uninterrupted_and_changes_are_refused(
+    compare_file: Callable[..., Path], astor: Astor, tmp_path: Path
+) -> None:
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    said = finish(astor("compare", str(compare_file("straight"))))
+    assert "9 of 9 units to do, 2 at once" in said
+    _check_finished(straight)
+    _check_shared_start(straight)
+
+    file = str(compare_file("killed"))
+    kill_at(killed / "runs/start/seed-0/base", astor("compare", file))
+    assert " of 4 units to do" in finish(astor("compare", file, "--only", "joint"))
+    assert list(findings(killed)["arms"]) == ["joint"]
+    kill_at(killed / "runs/astor/seed-0/checkpoints/checkpoint-1", astor("compare", file))
+    kill_at(killed / "runs/merging/seed-0", astor("compare", file))
+    process = in_a_group("compare", file)
+    wait_for_line(process, " now ")
+    os.killpg(process.pid, signal.SIGTERM)  # as a scheduler does: to everyone
+    assert "goes on" in finish(process, code=130)
+    finish(astor("compare", file))
+    assert findings(killed) == findings(straight)
+    for name in ("astor/seed-1", "alone/seed-0/first"):
+        one, other = (read_metrics(folder / "runs" / name) for folder in (straight, killed))
+        for record in (*one, *other):
+            for key in [key for key in record if key.startswith("time")]:
+                del record[key]
+        assert one == other
+
+    # Nothing is made again, and nothing is needed to look.
+    before = _stamps(straight)
+    file = str(compare_file("straight"))
+    assert "0 of 9 units to do" in finish(astor("compare", file))
+    assert "astor against Joint:" in finish(astor("compare", file, "--report"))
+    assert _stamps(straight) == before
+
+    # A finished arm can't become another one.
+    changed = COMPARE.replace('"uniform" }}', '"uniform", beta = 0.5 }}')
+    said = finish(astor("compare", str(compare_file("straight", changed))), code=1)
+    last = said.splitlines()[-1]
+    assert last.startswith("error: joint/seed-0 was made with another beta: 0.01 -> 0.5; give")
+
+
+def _check_finished(folder: Path) -> None:
+    found = findings(folder)
+    assert (found["finished"], found["units"], found["failed"]) == (9, 9, {})
+    arms = found["arms"]
+    assert list(arms) == ["astor", "joint", "alone:first", "alone:second", "alone", "merging"]
+    for name, share in (("astor", 1), ("joint", 1), ("alone:first", 2)):
+        for tokens in arms[name]["tokens"].values():
+            assert 300 / share <= tokens < 300 / share + 6 * 4 * 6  # and not a step further
+    assert found["astor_vs_joint"]["seeds"] == 2
+    assert found["astor_vs_merging"]["against"] == ["merging"]
+    assert arms["merging"]["test"]["mean"]["mean"] is not None
+    assert "| joint | 2 |" in (folder / "comparison.md").read_text()
+
+
+def _check_shared_start(folder: Path) -> None:
+    """All arms began at one warm-up, and what it scores is the same in all of them."""
+    start = folder / "runs" / "start" / "seed-0"
+    for name in ("astor/seed-0", "joint/seed-0", "alone/seed-0/second"):
+        run = folder / "runs" / name
+        assert read_config(run)["model"] == str(start / "base")
+        assert not (run / "base").exists()
+        ours, theirs = read_evaluations(run), read_evaluations(start)
+        for evaluation in ("before_rl", "step_0"):
+            assert ours[evaluation] == theirs[evaluation]
+        assert read_metrics(run)[0]["step"] == 1
+
+
+def _stamps(folder: Path) -> dict[str, int]:
+    return {str(p): p.stat().st_mtime_ns for p in (folder / "runs").rglob("*") if p.is_file()}
+
+
+def test_one_unit_fails_the_others_go_on_and_the_code_tells(
+    compare_file: Callable[..., Path], astor: Astor, tmp_path: Path
+) -> None:
+    # More prompts a step than one task alone has: only its specialists can't go on.
+    text = COMPARE.replace("seeds = [0, 1]", "seeds = [0]").replace(
+        "max_tokens = 300", 'max_tokens = 100\nset = {{ "prompts_per_step" = 24 }}'
+    )
+    said = finish(astor("compare", str(compare_file("some", text))), code=1)
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert [line.split(" failed")[0] for line in errors] == [
+        "error: alone/seed-0/first",
+        "error: alone/seed-0/second",
+        "error: merging/seed-0",
+    ]
+    assert "failed: error: prompts_per_step is 24 and there are" in errors[0]
+    assert "it needs alone/seed-0/" in errors[2]
+    found = findings(tmp_path / "some")
+    assert list(found["arms"]) == ["astor", "joint"]
+    assert found["failed"].keys() == {"alone/seed-0/first", "alone/seed-0/second", "merging/seed-0"}
+    assert found["astor_vs_joint"]["low"] is None  # one seed
