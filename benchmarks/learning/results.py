@@ -1,7 +1,8 @@
 """`python -m benchmarks.learning.results`: docs/results.md from the comparisons' findings.
 
-With `--collect` it first makes `benchmarks/results/learning.json` from the run folders, finished
-or not; without, the page is made from that file alone.
+With `--collect` it first makes `benchmarks/results/learning.json` from what the comparisons last
+reported, finished or not (`astor compare FILE --report` renews that); without, the page is made
+from that file alone.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from astor_rl.compare.intervals import verdict
 from benchmarks.common import RESULTS, ROOT, machine, publish, versions
 
 OUTPUT: Final = RESULTS / "learning.json"
@@ -48,11 +50,13 @@ def collect() -> dict[str, Any]:
     for name, file in COMPARISONS.items():
         comparison = tomllib.loads((_HERE / file).read_text(encoding="utf-8"))
         path = ROOT / comparison["output_dir"] / "comparison.json"
-        if path.exists():
+        if path.is_file():
             record = json.loads(path.read_text(encoding="utf-8"))
             for arm in record["arms"].values():
                 arm.pop("curve", None)
             found[name] = record
+    if not found:
+        raise SystemExit("no comparison has reported anything yet: make bench-learning")
     gains = {
         key: {part: found["A"][key][part] for part in ("mean", "low", "high")}
         for key in (f"astor_vs_{headline}" for headline in _HEADLINES)
@@ -73,13 +77,16 @@ def page(result: Record) -> str:
 def _laboratory(name: str, record: Record) -> Iterator[str]:
     yield f"## Laboratory {name}"
     comparison = record["comparison"]
+    yield from _reservations(record)
     yield (
         f"{record['finished']} of {record['units']} units are finished. Every arm samples "
         f"{comparison['max_tokens']:,} tokens a seed in training, but merged ones, which sample "
         "none beyond their specialists'."
     )
     yield f"### ASTOR against the paper's arms, laboratory {name}"
-    yield _table(("against", "gain", "95% interval", "seeds", "in the paper"), _gains(record))
+    columns = ("against", "gain", "95% interval", "seeds", "so ASTOR is", "in the paper")
+    yield _table(columns, _gains(record))
+    yield from _left_out(record)
     yield f"### Test scores, laboratory {name}"
     columns = ("arm", "seeds", *record["tasks"], "mean", "ASTOR's gain")
     yield _table(columns, _scores(record))
@@ -100,17 +107,46 @@ def _laboratory(name: str, record: Record) -> Iterator[str]:
     yield _table(columns, _way(record))
 
 
+def _reservations(record: Record) -> Iterator[str]:
+    """What keeps this from being the whole comparison, or an equal one."""
+    if record["finished"] < record["units"]:
+        yield (
+            f"**Not complete: {record['units'] - record['finished']} of {record['units']} units "
+            "are missing. All that follows is of those that are finished, and may turn round.**"
+        )
+    if record["failed"]:
+        yield f"**Failed: {', '.join(record['failed'])}.**"
+    if unspent := [name for name, arm in record["arms"].items() if not arm["budget_spent"]]:
+        yield f"**Not at equal tokens: the steps of {', '.join(unspent)} ended first.**"
+    if len(record["commits"]) > 1:
+        yield f"Runs were trained at {len(record['commits'])} commits; their code may differ."
+
+
 def _gains(record: Record) -> Iterator[Sequence[str]]:
     for name in _HEADLINES:
         found = record.get(f"astor_vs_{name}")
-        if found is None or found["mean"] is None:
+        against, paper = _TITLES[name], f"{_PAPER[name]:+.1f}%" if name in _PAPER else ""
+        if found is None:
+            yield against, "no result yet", "", "0", "", paper
             continue
-        against = _TITLES[name]
         if len(found["against"]) > 1:
             against += f" ({', '.join(found['against'])})"
-        interval = _bounds(found, "{:+.1f}") or "one seed: none"
-        paper = f"{_PAPER[name]:+.1f}%" if name in _PAPER else ""
-        yield against, f"{found['mean']:+.1f}%", interval, str(found["seeds"]), paper
+        interval = _bounds(found, "{:+.1f}") or "none"
+        gain = "undefined" if found["mean"] is None else f"{found['mean']:+.1f}%"
+        yield against, gain, interval, str(found["seeds"]), _verdict(found), paper
+
+
+def _verdict(found: Record) -> str:
+    return verdict(found["low"], found["high"], found["seeds"])
+
+
+def _left_out(record: Record) -> Iterator[str]:
+    for name in _HEADLINES:
+        if left := record.get(f"astor_vs_{name}", {}).get("left_out"):
+            yield (
+                f"Against {_TITLES[name]}, arms with fewer seeds are left out and nothing is said "
+                f"of them: {', '.join(left)}. The next table has each alone."
+            )
 
 
 def _scores(record: Record) -> Iterator[Sequence[str]]:

@@ -66,6 +66,7 @@ def _interval(mean: float, half: float | None) -> dict[str, Any]:
 def _arm(kind: str, score: float) -> dict[str, Any]:
     return {
         "kind": kind,
+        "budget_spent": True,
         "seeds": [0, 1, 2],
         "steps": {"0": 90, "1": 100, "2": 110},
         "test": {"mean": _interval(score, 0.01), "io": _interval(score, None)},
@@ -78,19 +79,46 @@ def test_the_page_says_what_the_record_says() -> None:
     record = {
         "finished": 5,
         "units": 9,
+        "failed": {"tac/seed-1": "no memory"},
+        "commits": ["a", "b"],
         "comparison": {"max_tokens": 300_000},
         "tasks": ["io"],
         "before_rl": {"io": _interval(0.25, None)},
-        "arms": {"astor": _arm("run", 0.5), "merging": _arm("merge", 0.4)},
+        "arms": {
+            "astor": {**_arm("run", 0.5), "budget_spent": False},
+            "merging": _arm("merge", 0.4),
+        },
         "gains": {"merging": {**_interval(25.0, 2.0), "against": ["merging"]}},
         "own_specialists": {"specialists": {"io": _interval(-0.05, 0.02)}},
         "astor_vs_merging": {**_interval(25.0, 2.0), "against": ["merging", "ties"]},
         "astor_vs_joint": {**_interval(-3.0, None), "against": ["joint"]},
+        "astor_vs_curriculum": {**_interval(-9.0, 2.0), "against": ["curriculum"]},
+        "astor_vs_best_specialist": dict.fromkeys(("mean", "low", "high"))
+        | {"seeds": 3, "against": ["specialists"]},
+        "astor_vs_best_scheduler": {
+            **_interval(1.0, 2.0),
+            "against": ["joint", "curriculum"],
+            "left_out": ["sec", "tac"],
+        },
     }
     text = page({"laboratories": {"A": record}})
     assert "5 of 9 units are finished" in text
-    assert "| Merging (merging, ties) | +25.0% | [+23.0, +27.0] | 3 | +19.2% |" in text
-    assert "| Joint | -3.0% | one seed: none | 3 | +12.8% |" in text
+    assert "**Not complete: 4 of 9 units are missing. All that follows is of those" in text
+    assert "**Failed: tac/seed-1.**" in text
+    assert "**Not at equal tokens: the steps of astor ended first.**" in text
+    assert "Runs were trained at 2 commits" in text
+    assert "| Merging (merging, ties) | +25.0% | [+23.0, +27.0] | 3 | ahead | +19.2% |" in text
+    assert "| Joint | -3.0% | none | 3 | not told apart | +12.8% |" in text
+    assert "| Curriculum | -9.0% | [-11.0, -7.0] | 3 | behind | +16.8% |" in text
+    assert "| the best specialist | undefined | none | 3 | not told apart | +9.0% |" in text
+    assert "| +1.0% | [-1.0, +3.0] | 3 | not told apart |  |" in text
+    assert "left out and nothing is said of them: sec, tac." in text
+    del record["astor_vs_best_scheduler"]
+    record |= {"finished": 9, "failed": {}}
+    text = page({"laboratories": {"A": record}})
+    assert "| the best other scheduler | no result yet |  | 0 |  |  |" in text
+    assert "Not complete" not in text
+    assert "Failed" not in text
     assert "| before RL |  | 0.250 | 0.250 |  |" in text
     assert "| astor | 3 | 0.500 | 0.500 ± 0.010 |  |" in text
     assert "| merging | 3 | 0.400 | 0.400 ± 0.010 | +25.0 [+23.0, +27.0] |" in text

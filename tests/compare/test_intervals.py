@@ -18,6 +18,7 @@ from astor_rl.compare.intervals import (
     sidak,
     t_quantile,
     t_within,
+    verdict,
 )
 
 
@@ -197,3 +198,11 @@ def test_kendalls_w_of_random_orders_is_near_one_by_judges():
         for _ in range(400)
     ]
     assert np.mean([w for w in found if w is not None]) == pytest.approx(0.1, abs=0.01)
+
+
+def test_two_seeds_call_nobody_ahead() -> None:
+    assert verdict(0.1, 0.2, 2) == "too few seeds to tell"
+    assert verdict(None, None, 1) == "too few seeds to tell"
+    assert verdict(0.1, 0.2, 3) == "ahead"
+    assert verdict(-0.2, -0.1, 3) == "behind"
+    assert verdict(-0.1, 0.2, 3) == "not told apart"

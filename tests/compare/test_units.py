@@ -19,7 +19,6 @@ ASTOR = {"name": "astor"}
 FULL = {"name": "full", "kind": "specialists"}
 SHARE = {"name": "share", "kind": "specialists", "budget": "share"}
 MERGE = {"name": "merging", "kind": "merge", "of": "share", "method": "ties", "density": 0.5}
-IO = {"name": "io", "task": "io_prediction", "source": "jsonl:io.jsonl"}
 
 
 def test_seed_by_seed_what_is_needed_first(plan: Plan):
@@ -146,8 +145,6 @@ def test_the_warmups_own_keys_count_only_with_one(plan: Plan, run_file: RunFile)
         ({"set": {"max_completion_length": 9}}, "max_completion_length = 9"),
         ({"set": {"tasks.io.source": "jsonl:x"}}, r"tasks\.io\.source = 'jsonl:x'"),
         ({"set": {"tasks.io.options": {"direction": "both"}}}, r"tasks\.io\.options"),
-        ({"set": {"tasks": [IO]}}, r"leaves out tasks\.code\."),
-        ({"set": {"tasks": [IO, {**IO, "name": "x"}]}}, r"leaves out tasks\.code\."),
         ({"set": {"learning_rat": 0.1}}, "did you mean 'learning_rate'"),
         ({"kind": "specialists", "set": {"schedule.method": "sec"}}, "'single'"),
     ],

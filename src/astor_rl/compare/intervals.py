@@ -23,6 +23,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 LEVEL = 0.95
+FEWEST = 3
+"""Seeds below which no arm is called ahead: two that happen to agree make an interval of no width,
+narrower than the noise of judging."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,15 @@ class Interval:
     def as_dict(self) -> dict[str, float | int | None]:
         """JSON-ready."""
         return asdict(self)
+
+
+def verdict(low: float | None, high: float | None, seeds: int) -> str:
+    """What an interval of a gain over so many seeds says: `ahead`, `behind`, or that it can't."""
+    if seeds < FEWEST:
+        return "too few seeds to tell"
+    if low is None or high is None:
+        return "not told apart"
+    return "ahead" if low > 0 else "behind" if high < 0 else "not told apart"
 
 
 def t_within(t: float, df: int) -> float:

@@ -15,7 +15,7 @@ from astor_rl.compare.analysis import (
 )
 from astor_rl.compare.document import Status, changed, joint_of, lost, spent
 from astor_rl.compare.entrants import Entrant
-from astor_rl.compare.intervals import Interval, mean_interval
+from astor_rl.compare.intervals import Interval, mean_interval, verdict
 from astor_rl.compare.results import mean
 from astor_rl.compare.spec import CompareConfig
 from astor_rl.report import text
@@ -231,10 +231,10 @@ def _verdict(found: Versus) -> str:
         return f"unknown ({who})"
     if gain.low is None or gain.high is None:
         return f"{gain.mean:+.1f}% with one seed: no interval, nothing is shown ({who}){left}"
-    verdict = "ahead" if gain.low > 0 else "behind" if gain.high < 0 else "not told apart"
     kind = ", simultaneous" if len(found.arms) > 1 else ""
+    said = verdict(gain.low, gain.high, gain.seeds)
     return (
-        f"{verdict}, {gain.mean:+.1f}% [{gain.low:+.1f}, {gain.high:+.1f}] "
+        f"{said}, {gain.mean:+.1f}% [{gain.low:+.1f}, {gain.high:+.1f}] "
         f"over {gain.seeds} seeds{kind} ({who}){left}"
     )
 

@@ -195,15 +195,10 @@ class _Planner:
                     f"arm {arm.name!r}: set has {key!r}, which must be the same for all arms or "
                     "is set by the comparison"
                 )
-        ours = flatten(_shared(self._load(arm.set, 0).resolved()))
-        theirs = flatten(_shared(self._common.resolved()))
-        if lacking := sorted(theirs.keys() - ours.keys()):
-            raise ConfigError(
-                f"arm {arm.name!r}: set leaves out {lacking[0]}, which all arms must have: what "
-                "they are trained and judged on goes into the base or the top-level set"
-            )
-        for key, value in ours.items():
-            if key not in theirs or value != theirs[key]:
+        ours = _shared(self._load(arm.set, 0).resolved())
+        theirs = _shared(self._common.resolved())
+        for key, value in flatten(ours).items():
+            if value != flatten(theirs).get(key):
                 raise ConfigError(
                     f"arm {arm.name!r}: set has {key} = {value!r}, which must be the same for all "
                     "arms: put it into the base or the top-level set"

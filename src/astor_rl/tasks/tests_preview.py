@@ -9,13 +9,20 @@ from __future__ import annotations
 
 import ast
 from dataclasses import dataclass
+from typing import Any
 
 from astor_rl.sandbox.api import CallResult
-from astor_rl.tasks.checks import SplitCheck, TestShapeError, split_tests
-from astor_rl.tasks.literals import LiteralError, is_plain, parse_arguments
-from astor_rl.tasks.parsing import parse_python
+from astor_rl.tasks.checks import SplitCheck, split_tests
+from astor_rl.tasks.literals import LiteralError, is_plain, parse_arguments, shown
+from astor_rl.tasks.parsing import MAX_CODE_CHARS, parse_python
 
+_MOST = 200
+"""Checks; taking more apart would hold up the event loop for longer than it may save."""
 _IMPORTS = (ast.Import, ast.ImportFrom)
+_SCARCE = {"MemoryError", "RecursionError"}
+"""Exceptions that depend on how much else the process holds, or how deep the call began."""
+_LOADED_AS = "solution"
+"""What a `CallJob` names the code's module: a value that tells it is another one in the tests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +48,16 @@ class PlainTests:
         A value that isn't built of plain builtins may equal anything.
         """
         for name, check, result in zip(self.names, self.checks, results, strict=False):
-            if result.kind == "raised":
+            if result.kind == "raised" and result.error not in _SCARCE:
                 return f"{name}: {result.error}: {result.message}"[:200]
-            if result.kind == "value" and is_plain(result.value) and not check.holds(result.value):
+            certain = result.kind == "value" and _is_certain(result.value)
+            if certain and not check.holds(result.value):
                 return f"{name}: AssertionError: {check.text}"[:200]
         return ""
+
+
+def _is_certain(value: Any) -> bool:
+    return is_plain(value) and _LOADED_AS not in shown(value, limit=MAX_CODE_CHARS)
 
 
 def plain_tests(tests: str, module: str, entry_point: str) -> PlainTests | None:
@@ -71,6 +83,8 @@ def plain_tests(tests: str, module: str, entry_point: str) -> PlainTests | None:
         # One that is defined again is never run, or is no longer what is called.
         if found is None or getattr(node, "name", "") in {entry_point, *names}:
             return None
+        if len(checks) + len(found) > _MOST:
+            return None
         names += [getattr(node, "name", "")] * len(found)
         checks += found
     return PlainTests(tuple(names), tuple(checks)) if checks else None
@@ -87,12 +101,15 @@ def _imports_only(node: ast.Import | ast.ImportFrom, module: str) -> bool:
 
 
 def _plain_body(node: ast.stmt) -> list[ast.stmt]:
-    """The statements of a test function without parameters or decorators, else none."""
+    """The statements of a test function that is nothing but a name and them, else none."""
     if not isinstance(node, ast.FunctionDef) or not node.name.startswith("test"):
         return []
     arguments = node.args
     takes = [*arguments.args, *arguments.posonlyargs, *arguments.kwonlyargs]
     if takes or arguments.vararg or arguments.kwarg or node.decorator_list:
+        return []
+    # An annotation is evaluated, and may be anything.
+    if node.returns is not None and not isinstance(node.returns, ast.Constant):
         return []
     return node.body
 
@@ -100,12 +117,16 @@ def _plain_body(node: ast.stmt) -> list[ast.stmt]:
 def _checks(body: list[ast.stmt], entry_point: str) -> list[SplitCheck] | None:
     if not all(isinstance(node, ast.Assert) and node.msg is None for node in body):
         return None
-    source = ast.unparse(ast.Module(body=body, type_ignores=[]))
-    try:
-        checks = split_tests([source], entry_point)
-    except TestShapeError:
+    # The code may define a `set` or an `inf` of its own, and the tests import it.
+    used = (node.id for one in body for node in ast.walk(one) if isinstance(node, ast.Name))
+    if any(name != entry_point for name in used):
         return None
-    found = [check for check in checks if isinstance(check, SplitCheck) and _is_plain(check)]
+    try:
+        source = ast.unparse(ast.Module(body=body, type_ignores=[]))
+        checks = split_tests([source], entry_point)
+        found = [check for check in checks if isinstance(check, SplitCheck) and _is_plain(check)]
+    except (ValueError, RecursionError):  # no assert, too deep, or an int of too many digits
+        return None
     return found if len(found) == len(body) else None
 
 
