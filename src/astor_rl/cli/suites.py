@@ -251,6 +251,7 @@ def _asked(
         "backend": settings.rollout.backend,
         "rows": settings.rollout.max_rows,
         "torch_threads": torch.get_num_threads(),
+        "chat_template": _digest(str(loaded.tokenizer.chat_template)),
         "chat_template_kwargs": settings.chat_template_kwargs,
         "samples": options.samples,
         "temperature": options.heat,
@@ -264,8 +265,11 @@ def _asked(
 
 
 def _keys(suite: Suite) -> str:
-    keys = "".join(question.example.key for question in suite.questions)
-    return hashlib.blake2b(keys.encode(), digest_size=16).hexdigest()
+    return _digest("".join(question.example.key for question in suite.questions))
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
 def _fingerprint(model: Any) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,9 @@ def data_dir(tmp_path: Path, suite_rows: dict[str, Sequence[dict[str, Any]]]) ->
 @pytest.mark.slow
 def test_every_suite_end_to_end(evaluate, reading_model: Path, data_dir: Path, tmp_path: Path):
     out = tmp_path / "out"
+    model = shutil.copytree(reading_model, tmp_path / "model")
     asked = [
-        *(reading_model, "--suite", "paper", "--suite", "humaneval,mbpp,unit-tests"),
+        *(model, "--suite", "paper", "--suite", "humaneval,mbpp,unit-tests"),
         *("--data-dir", data_dir, "--max-tokens", 6, "--output", out, "--plain"),
         *("--set", "torch_threads=1", "--set", "rollout.backend=transformers"),
     ]
@@ -87,6 +89,11 @@ def test_every_suite_end_to_end(evaluate, reading_model: Path, data_dir: Path, t
     assert (out / "results.json").read_bytes() == before
     code, said = evaluate(*asked, "--resume", "--seed", 1)
     assert "other settings: seed: 0 -> 1" in said.splitlines()[-1]
+    with (model / "chat_template.jinja").open("a") as template:
+        template.write("!")
+    code, said = evaluate(*asked, "--resume")
+    assert code == 1
+    assert "other settings: chat_template: " in said.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

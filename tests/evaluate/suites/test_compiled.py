@@ -95,6 +95,18 @@ def test_right_answers_pass_and_others_fail(language):
     assert verdicts[3].reason == "0 tests were reported as passed of 2"
 
 
+def test_a_reference_runs_once_however_many_answers_there_are(tmp_path: Path):
+    log = tmp_path / "log"
+    row = {
+        **EXERCISE,
+        "reference": {".meta/example.sh": f'echo x >>{log}\ngreet() {{ echo "Hello, $1!"; }}\n'},
+    }
+    texts = [f"{RIGHT}\n{n}" for n in range(4)]
+    verdicts = judged(Compiled("rust", shell(), Unconfined()), *texts, row=row)
+    assert [verdict.outcome for verdict in verdicts] == [1] * 4
+    assert log.read_text() == "x\n"
+
+
 def test_a_second_try_is_told_the_output(language):
     said = told(language, "greet.sh\n```sh\ngreet() { echo no; }\n```")
     assert said is not None
@@ -149,6 +161,10 @@ def test_files_of_an_answer():
     ("changes", "message"),
     [
         ({"slug": "../up"}, "names a folder"),
+        ({"slug": ".."}, "names a folder"),
+        ({"slug": ""}, "names a folder"),
+        ({"tests": [{"path": 1, "content": ""}]}, "must hold {path, content}"),
+        ({"tests": [{"path": "x", "content": None}]}, "must hold {path, content}"),
         ({"files": {"/etc/x": ""}}, "leads out of the exercise's folder"),
         ({"files": {}}, "field 'files' is empty"),
         ({"tests": [{"path": "../x", "content": ""}]}, "leads out"),
@@ -227,13 +243,18 @@ def test_rust_runs_where_cargo_is():
         pytest.skip(toolchain)
     bubblewrap = find_bubblewrap()
     container = Unconfined() if isinstance(bubblewrap, str) else bubblewrap
-    right, wrong, half, exits = judged(
+    right, wrong, half, exits, own = judged(
         Compiled("rust", toolchain, container),
         "src/lib.rs\n```rust\npub fn twice(n: i32) -> i32 { n + n }\n```",
         "src/lib.rs\n```rust\npub fn twice(n: i32) -> i32 { n }\n```",
         "```rust\npub fn twice(n: i32) -> i32 { 2 }\n```",
         "```rust\npub fn twice(n: i32) -> i32 { std::process::exit(0) }\n```",
+        # Tests and documents of its own pass; those of the exercise were ended before they failed.
+        "```rust\n/// ```\n/// assert!(true);\n/// ```\n"
+        "pub fn twice(n: i32) -> i32 { std::process::exit(0) }\n"
+        "#[test]\nfn a() {}\n#[test]\nfn b() {}\n```",
         row=RUST,
     )
     assert (right.outcome, wrong.outcome, half.outcome, exits.outcome) == (1, 0, 0, 0)
+    assert own.outcome == 0
     assert exits.reason == "0 tests were reported as passed of 2"

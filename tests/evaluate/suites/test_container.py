@@ -60,7 +60,7 @@ def test_long_output_keeps_its_ends(tmp_path: Path):
     assert len(ran.output) < 60_000
     assert ran.output.startswith("begin")
     assert ran.output.endswith("end\n")
-    assert "characters left out" in ran.output
+    assert "250010 bytes left out" in ran.output
 
 
 def test_environment_is_what_was_given(tmp_path: Path, monkeypatch):

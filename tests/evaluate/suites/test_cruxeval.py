@@ -79,6 +79,16 @@ def test_inputs_are_calls_whose_arguments_only_have_values(pool):
     assert outcomes(pool, "input", SHOUT, *wrong) == [0] * len(wrong)
 
 
+@pytest.mark.parametrize("side", ["input", "output"])
+@pytest.mark.parametrize(
+    "odd", ["0x" + "f" * 4500, "-" * 700 + "1", "1" + "**1" * 2000, "lambda: " * 900 + "1"]
+)
+def test_an_answer_that_breaks_its_reading_has_failed(pool, side, odd):
+    # As `Invalid` it would count nowhere: a way to be asked the easy questions only.
+    text = f"assert f({odd if side == 'input' else 1}) == {odd}"
+    assert outcomes(pool, side, SHOUT, text) == [0]
+
+
 def test_arguments_may_be_functions(pool):
     texts = ["f(lambda v: v)", "f(lambda x: x + 1)", "f(abs)", "f(lambda v: 5)"]
     assert outcomes(pool, "input", APPLY, *texts) == [1, 1, 1, 0]

@@ -72,6 +72,12 @@ def test_a_named_source_that_is_wrong_is_named(tmp_path: Path, pool):
         load_rows("mbpp", [str(tmp_path)], None, pool)
 
 
+def test_data_without_rows_is_an_error(tmp_path: Path, pool):
+    (tmp_path / "empty.jsonl").write_text("")
+    with pytest.raises(DataError, match=r"no rows|empty"):
+        load_rows("mbpp", [str(tmp_path / "empty.jsonl")], None, pool)
+
+
 def test_limits_draw_by_the_seed_and_keep_the_order():
     rows = [Row({"n": n}, str(n), str(n)) for n in range(50)]
     drawn = limited(rows, 10, "0:x")

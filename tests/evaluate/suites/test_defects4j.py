@@ -67,6 +67,8 @@ else:
             print("  - org.lang.RangeTest::test", number, sep="")
     else:
         assert pathlib.Path(options["-i"]).read_text() == "org.lang.Range\\n"
+        if "no coverage" in text:
+            fail("it was kept from measuring")
         covered = text.count("@Test")
         print("       Lines total: 10\\n     Lines covered:", covered)
         print("  Conditions total: 4\\nConditions covered: 1")
@@ -109,6 +111,9 @@ def test_commands_are_used_as_documented(program: Path, tmp_path: Path):
         "I would test everything.",
         "```java\npackage other;\nclass T {}\n```",
     )
+    (unmeasured,) = answers(suite, TEST.format("@Test void a() {} // no coverage"))
+    assert unmeasured.metrics["compile_rate"] == 1
+    assert (unmeasured.metrics["line_coverage"], unmeasured.metrics["branch_coverage"]) == (0, 0)
     assert dict(good.metrics) == {
         "compile_rate": 1.0,
         "pass_rate": 1.0,
@@ -161,6 +166,16 @@ def test_a_missing_program_is_one_line(monkeypatch, tmp_path: Path):
         Commands(Unconfined())
 
 
+def test_a_program_elsewhere_would_show_what_is_beside_it(monkeypatch, tmp_path: Path):
+    script = tmp_path / "bin" / "defects4j"
+    script.parent.mkdir()
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent))
+    with pytest.raises(DependencyError, match="isn't framework/bin/defects4j of a checkout"):
+        Commands(Unconfined())
+
+
 def test_test_classes_go_where_their_package_says():
     bug = Bug(Path(), "Lang-1f", "org.lang.Range", "")
     assert suite_files("class A {}", bug) == {
@@ -168,4 +183,12 @@ def test_test_classes_go_where_their_package_says():
     }
     assert list(suite_files("```java\npackage a.b;\nclass C {}\n```", bug)) == ["a/b/C.java"]
     assert suite_files("```python\nclass A: pass\n```", bug) == {}
+    assert suite_files("```java\n// the class Range\nint x;\n```", bug) == {}
+    for source in (
+        "/** Test class for Range. */\npublic class RangeTest {}",
+        "// This class tests Range.\n@RunWith(JUnit4.class)\npublic final class RangeTest {}",
+        "class Helper {}\n\npublic class RangeTest { public static class Inner {} }",
+        "/*\n * class Other\n */\nabstract class RangeTest {}",
+    ):
+        assert list(suite_files(f"```java\n{source}\n```", bug)) == ["org/lang/RangeTest.java"]
     assert list(suite_files("class A {}", Bug(Path(), "X-1f", "Range", ""))) == ["A.java"]

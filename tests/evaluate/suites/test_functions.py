@@ -68,6 +68,18 @@ def test_mbpp_rows_in_all_published_forms():
         mbpp_rows([Row({**published, "test_list": ["assert times(1)"]}, "o", "u")])
 
 
+@pytest.mark.parametrize("imports", [5, "import re", [5]])
+def test_mbpp_imports_are_checked(imports):
+    fields = {"text": "", "code": "def f(): pass", "test_list": ["f()"], "test_imports": imports}
+    with pytest.raises(DataError, match="o: field 'test_imports' must be a list of texts"):
+        mbpp_rows([Row(fields, "o", "u")])
+
+
+def test_mbpp_without_its_test_split_is_an_error(suite):
+    with pytest.raises(DataError, match="no row of the test split"):
+        suite("mbpp", {"task_id": 600, "text": "", "code": "", "test_list": []})
+
+
 def test_humaneval_rows_keep_their_own_names_when_they_have_them():
     own = {"id": "x", "prompt": "p", "entry_point": "e", "reference": "r", "tests": ["t"]}
     assert humaneval_rows([Row(own, "o", "u")])[0].fields == own

@@ -58,6 +58,14 @@ def test_a_few_of_the_questions_are_a_part_too():
     assert found.partial["commit-messages meteor"] == "20 of 395 questions"
 
 
+def test_answers_that_were_not_judged_keep_the_ten_from_being_complete():
+    suites = complete()
+    suites["cruxeval-input"] |= {"questions": 800, "rows": 800, "invalid": 3}
+    found = summarize_paper(suites)
+    assert found.mean_of_10 is None
+    assert found.partial == {"cruxeval-input pass@1": "3 answers could not be judged"}
+
+
 def test_nothing_measured():
     found = summarize_paper({})
     assert found.mean_of_measured is None

@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from astor_rl.cli.app import run as run_command
+from astor_rl.data.rows import Row
 from astor_rl.errors import StateError
 from astor_rl.evaluate.suites.base import TOO_LONG
+from astor_rl.evaluate.suites.data import SuiteRows
+from astor_rl.evaluate.suites.results import suite_result, table
 from astor_rl.evaluate.suites.store import EvaluationFolder, SampleFile, refuse_used
 from astor_rl.types import Score
 
@@ -80,6 +83,16 @@ def test_an_answer_gets_the_room_that_is_left(suite, suite_rows, run, golden):
     }
 
 
+def test_rows_that_repeat_are_reported(suite, suite_rows, run, golden):
+    rows = [suite_rows["cruxeval-output"][0]] * 3
+    made = suite("cruxeval-output", *rows)
+    found = run(made, lambda question, sample, turn: golden(made.name, question))
+    data = SuiteRows(tuple(Row(row, "o", "u") for row in rows), ("x",))
+    result = suite_result(found.report, found.graded, data)
+    assert result["repeated"] == 2
+    assert any("2 questions repeat another one" in line for line in table({made.name: result}))
+
+
 def test_what_is_in_the_file_is_not_sampled_again(suite, suite_rows, run, golden):
     made = suite("cruxeval-output", *suite_rows["cruxeval-output"])
     said = lambda question, sample, turn: golden(made.name, question)  # noqa: E731
@@ -100,6 +113,17 @@ def test_what_is_in_the_file_is_not_sampled_again(suite, suite_rows, run, golden
     again = run(made, said, samples=2, temperature=1.0, rows=2)
     assert not again.sampler.asked
     assert again.report == whole.report
+
+
+def test_a_line_cut_within_a_character_is_as_if_not_there(suite, suite_rows, run, golden):
+    made = suite("cruxeval-output", *suite_rows["cruxeval-output"])
+    said = lambda question, sample, turn: f"\u00e9 \U0001f642 \ud800 {turn}"  # noqa: E731
+    whole = run(made, said, rows=1)
+    data = whole.file.read_bytes()
+    whole.file.write_bytes(data[: data.rindex("\U0001f642".encode()) + 2])
+    rest = run(made, said, rows=1)
+    assert len(rest.sampler.asked) == 1
+    assert whole.file.read_bytes() == data
 
 
 def test_samples_of_other_data_are_refused(suite, suite_rows, run, golden):

@@ -54,6 +54,13 @@ def test_means_of_nothing_and_of_one():
     assert pass_metrics([])["pass@1"].examples == 0
 
 
+def test_examples_that_are_alike_beyond_one_have_no_known_error():
+    # B-CC of thirty subjects of five words or more that are all right.
+    found = mean_metric([1.125] * 30)
+    assert (found.value, found.se) == (1.125, None)
+    assert mean_metric([1.0] * 30).se is not None
+
+
 def test_jackknife_of_a_mean_is_its_standard_error():
     values = np.random.default_rng(0).random(40).tolist()
     found = jackknife(values, lambda part: float(np.mean(part)))

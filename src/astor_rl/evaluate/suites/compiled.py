@@ -68,7 +68,7 @@ class Compiled:
             "slug": require(row.fields, "slug", str, row.origin),
             "prompt": require(row.fields, "prompt", str, row.origin),
         }
-        if PurePosixPath(fields["slug"]).name != fields["slug"]:
+        if fields["slug"] in ("", "..") or PurePosixPath(fields["slug"]).name != fields["slug"]:
             raise DataError(f"{row.origin}: field 'slug' is {fields['slug']!r}; it names a folder")
         for name in ("files", "reference", "support_files"):
             fields[name] = _texts(row, name)
@@ -83,6 +83,12 @@ class Compiled:
         distinct = {(a.question.example.key, a.text): a for a in answers}
         # A build uses all cores by itself; as many at a time as there are cores is enough.
         turns = asyncio.Semaphore(os.cpu_count() or 1)
+        examples = {a.question.example.key: a.question.example for a in answers}
+        # Each reference once, before all answers to its question ask for it at the same time. What
+        # raises here raises again for each answer, and is judged there.
+        await asyncio.gather(
+            *(guarded_async(self._language, self._learn(e, turns)) for e in examples.values())
+        )
         verdicts = await asyncio.gather(
             *(guarded_async(self._language, self._judge(a, turns)) for a in distinct.values())
         )
@@ -103,9 +109,7 @@ class Compiled:
     async def _judge(self, answer: Answer, turns: asyncio.Semaphore) -> Score | Invalid:
         row = answer.question.example.fields
         key = answer.question.example.key
-        if key not in self._wanted:
-            self._wanted[key] = await self._tests_wanted(row, turns)
-        wanted = self._wanted[key]
+        wanted = await self._learn(answer.question.example, turns)
         if isinstance(wanted, str):
             return Invalid(f"{answer.question.example.origin}: {wanted}")
         files = answered_files(row["files"], answer.text)
@@ -118,6 +122,11 @@ class Compiled:
             return Score(1.0, 1.0, {}, "right")
         self._told[key, answer.text] = "\n".join(ran.output.splitlines()[:_SHOWN_LINES]) or fault
         return failure(fault)
+
+    async def _learn(self, example: Example, turns: asyncio.Semaphore) -> int | str:
+        if example.key not in self._wanted:
+            self._wanted[example.key] = await self._tests_wanted(example.fields, turns)
+        return self._wanted[example.key]
 
     async def _tests_wanted(self, row: Mapping[str, Any], turns: asyncio.Semaphore) -> int | str:
         """How many tests a right answer passes, or why none can be told from a wrong one."""
@@ -235,7 +244,9 @@ def _texts(row: Row, name: str) -> Files:
 def _tests(row: Row) -> Files:
     found = {}
     for test in require(row.fields, "tests", list, row.origin):
-        if not isinstance(test, dict) or not {"path", "content"} <= test.keys():
+        if not isinstance(test, dict) or not all(
+            isinstance(test.get(name), str) for name in ("path", "content")
+        ):
             raise DataError(f"{row.origin}: field 'tests' must hold {{path, content}}")
         _check_path(test["path"], row.origin)
         found[test["path"]] = test["content"]

@@ -3,7 +3,8 @@
 That sandbox lets no program be executed. Building and testing C++ or Java executes many, so it
 needs a container of another kind: bubblewrap (`bwrap`), without network, with its own processes,
 and with a file system in which only system folders, the toolchain and one working folder exist.
-Memory isn't limited in it (a Java machine reserves more than it uses); time and file sizes are.
+Memory isn't limited in it (a Java machine reserves more than it uses), nor the number of processes;
+time and file sizes are.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"),
@@ -28,7 +29,7 @@ _INSIDE = Path("/work")
 _LARGEST_KB = 512 * 1024
 """Largest file that a command may write, KiB."""
 _HEAD, _TAIL = 40_000, 10_000
-"""Characters of the output that are kept, from its start and its end."""
+"""Bytes of the output that are kept, from its start and its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,14 +172,17 @@ def _run(
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        output.seek(0)
-        return Ran(code, "".join(_kept(output.read().decode("utf-8", "replace"))))
+        return Ran(code, b"".join(_kept(output)).decode("utf-8", "replace"))
 
 
-def _kept(output: str) -> Iterator[str]:
-    if len(output) <= _HEAD + _TAIL:
-        yield output
+def _kept(output: IO[bytes]) -> Iterator[bytes]:
+    """A file's ends; its middle, which may be as long as a file may be, is never read."""
+    size = output.seek(0, os.SEEK_END)
+    output.seek(0)
+    if size <= _HEAD + _TAIL:
+        yield output.read(size)
         return
-    yield output[:_HEAD]
-    yield f"\n... {len(output) - _HEAD - _TAIL} characters left out ...\n"
-    yield output[-_TAIL:]
+    yield output.read(_HEAD)
+    yield f"\n... {size - _HEAD - _TAIL} bytes left out ...\n".encode()
+    output.seek(size - _TAIL)
+    yield output.read(_TAIL)

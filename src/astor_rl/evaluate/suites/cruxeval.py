@@ -149,14 +149,18 @@ class CruxEvalSuite(SingleTry):
 
     async def _judge(self, answer: Answer) -> Score | Invalid:
         example = answer.question.example
-        side = read_side(answer.text, self._side)
         try:
+            side = read_side(answer.text, self._side)
             if self._side == "output":
                 job = _output_job(side)
             else:
                 job = CallJob(example.fields["code"], (_call(side, example),), limits=_LIMITS)
         except LiteralError as error:
             return failure(f"answer {error}")
+        except (ValueError, RecursionError, MemoryError) as error:
+            # `ast.unparse` of thousands of digits or signs. The answer did that, so it has failed:
+            # one that counted nowhere would be a way out of hard questions.
+            return failure(f"answer can't be read ({type(error).__name__})")
         outcome = _value_of(side) if job is None else await self._sandbox.submit(job)
         return _compared(outcome, example)
 

@@ -174,6 +174,8 @@ def load_rows(
             if named:
                 raise
             raise DataError(f"suite {name!r} has no data ({error}); get {remedy}") from None
+    if not rows:
+        raise DataError(f"suite {name!r}: there are no rows in {', '.join(sources)}")
     return SuiteRows(tuple(rows), tuple(sources))
 
 

@@ -56,7 +56,9 @@ _NOTHING = {"compile_rate": 0.0, "pass_rate": 0.0, "line_coverage": 0.0}
 _FAILING = re.compile(r"^Failing tests: (\d+)", re.MULTILINE)
 _COUNT = re.compile(r"^\s*(Lines|Conditions) (total|covered): (\d+)", re.MULTILINE)
 _PACKAGE = re.compile(r"^\s*package\s+([\w.]+)\s*;", re.MULTILINE)
-_CLASS = re.compile(r"\bclass\s+(\w+)")
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
+_CLASS = re.compile(r"^\s*(?:@\w+\s+)*(?:(?:final|abstract)\s+)*class\s+(\w+)", re.MULTILINE)
+_PUBLIC = re.compile(r"\bpublic\s+(?:(?:final|abstract)\s+)*class\s+(\w+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ class Commands:
             and compiling a project's own code) runs as this user.
 
     Raises:
-        DependencyError: it isn't on the PATH.
+        DependencyError: it isn't on the PATH, or isn't that of a checkout.
     """
 
     def __init__(self, container: Container) -> None:
@@ -96,8 +98,14 @@ class Commands:
             )
         self._program = program
         self._container = container
-        # .../framework/bin/defects4j: the checkout is what the program needs to read.
-        self._home = Path(program).resolve().parents[2]
+        # The checkout is what the program needs to read, and what the tests can read then.
+        place = Path(program).resolve()
+        if place.parts[-3:-1] != ("framework", "bin"):
+            raise DependencyError(
+                f"{str(place)!r} isn't framework/bin/defects4j of a checkout of Defects4J; put "
+                "that, or a link to it, on the PATH"
+            )
+        self._home = place.parents[2]
 
     def check_out(self, row: Mapping[str, Any], folder: Path) -> Bug:
         """Check a fixed version out and compile it, unless that has been done in this folder.
@@ -196,6 +204,9 @@ def _packed(tests: Mapping[str, str]) -> bytes:
 def _coverage(output: str) -> dict[str, float]:
     counts = {(what, which): int(number) for what, which, number in _COUNT.findall(output)}
     found = {"line_coverage": 0.0}
+    if not counts:
+        # Tests that keep their coverage from being measured have none, in every figure.
+        found["branch_coverage"] = 0.0
     for what, name in (("Lines", "line_coverage"), ("Conditions", "branch_coverage")):
         total = counts.get((what, "total"), 0)
         if total:
@@ -279,9 +290,9 @@ def suite_files(text: str, bug: Bug) -> dict[str, str]:
     """The test class of an answer, as a file where its package says; empty if there is none."""
     blocks = [block.code for block in fences(text) if block.language in ("", "java")]
     blocks = blocks or ([] if "```" in text else [text])
-    source = next((code for code in reversed(blocks) if _CLASS.search(code)), "")
-    name = _CLASS.search(source)
-    if name is None:
+    source = next((code for code in reversed(blocks) if _class_name(code)), "")
+    name = _class_name(source)
+    if not name:
         return {}
     package = bug.focal.rpartition(".")[0]
     declared = _PACKAGE.search(source)
@@ -289,7 +300,14 @@ def suite_files(text: str, bug: Bug) -> dict[str, str]:
         source = f"package {package};\n\n{source}"
     elif declared is not None:
         package = declared[1]
-    return {f"{package.replace('.', '/')}/{name[1]}.java".lstrip("/"): source}
+    return {f"{package.replace('.', '/')}/{name}.java".lstrip("/"): source}
+
+
+def _class_name(source: str) -> str:
+    """The class that names the file, as Java wants it: the public one, else the first; or empty."""
+    code = _COMMENT.sub(" ", source)
+    found = _PUBLIC.search(code) or _CLASS.search(code)
+    return found[1] if found else ""
 
 
 def _prompt(bug: Bug) -> str:

@@ -140,6 +140,8 @@ def mbpp_rows(rows: Sequence[Row]) -> list[Row]:
         fields = dict(read.fields)
         fields["signature"] = ""
         imports = fields.get("test_imports") or []
+        if not isinstance(imports, list) or not all(isinstance(line, str) for line in imports):
+            raise DataError(f"{row.origin}: field 'test_imports' must be a list of texts")
         fields["setup"] = fields.get("setup") or fields.get("test_setup_code") or "\n".join(imports)
         fields["entry_point"] = fields.get("entry_point") or _tested(fields, row.origin)
         found.append(replace(read, fields=fields))

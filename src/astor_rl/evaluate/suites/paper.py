@@ -36,7 +36,8 @@ class PaperSummary:
 
     Attributes:
         measured: value by `suite metric`, those measured at least in part.
-        partial: which of them lack a part of their suite, and which part.
+        partial: which of them lack a part of their suite, and which part. Answers that could not
+            be judged are such a part: a mean without them isn't one of the whole.
         missing: which weren't measured, and why.
         mean_of_10: in [0, 1]; None unless all ten were measured in full.
         mean_of_measured: of `measured`; None if there are none.
@@ -98,7 +99,10 @@ def _part(result: Mapping[str, Any], not_run: Mapping[str, str]) -> str:
     asked, rows = result.get("questions", 0), result.get("rows", 0)
     if not_run:
         return f"without {', '.join(not_run)}"
-    return f"{asked} of {rows} questions" if asked < rows else ""
+    if asked < rows:
+        return f"{asked} of {rows} questions"
+    invalid = result.get("invalid", 0)
+    return f"{invalid} answers could not be judged" if invalid else ""
 
 
 def _bound(errors: Mapping[str, list[float | None]], count: int) -> float | None:

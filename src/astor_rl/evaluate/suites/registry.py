@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from astor_rl.data.rows import Row
-from astor_rl.errors import ConfigError, DependencyError
+from astor_rl.errors import ConfigError, DataError, DependencyError
 from astor_rl.evaluate.suites import paper
 from astor_rl.evaluate.suites.base import Suite
 from astor_rl.evaluate.suites.commit_messages import CommitMessageSuite
@@ -91,7 +91,10 @@ def _humaneval(rows: Sequence[Row], around: Surroundings, choose: Choose) -> Sui
 
 
 def _mbpp(rows: Sequence[Row], around: Surroundings, choose: Choose) -> Suite:
-    return FunctionSuite("mbpp", choose(mbpp_rows(rows)), around.sandbox, shown_tests=3)
+    found = mbpp_rows(rows)
+    if rows and not found:
+        raise DataError("suite 'mbpp': the data has no row of the test split (task_id 11 to 510)")
+    return FunctionSuite("mbpp", choose(found), around.sandbox, shown_tests=3)
 
 
 def _polyglot(rows: Sequence[Row], around: Surroundings, choose: Choose) -> Suite:

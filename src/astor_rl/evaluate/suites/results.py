@@ -31,6 +31,7 @@ def suite_result(report: Report, graded: Sequence[Graded], rows: SuiteRows) -> d
         "rows": len(rows.rows),
         "data": {"sources": list(rows.sources), "digest": rows.digest},
         "invalid": sum(isinstance(turn.verdict, Invalid) for turn in turns),
+        "repeated": len(graded) - len({one.question.example.key for one in graded}),
         "too_long": sum(turn.finish_reason == TOO_LONG for turn in turns),
         "truncated": cut / len(turns) if turns else 0.0,
     }
@@ -70,6 +71,7 @@ def _remarks(result: Mapping[str, Any]) -> Iterator[str]:
         yield f"{result['questions']} of {result['rows']} rows were asked"
     for name, what in (
         ("invalid", "answers could not be judged and count nowhere"),
+        ("repeated", "questions repeat another one and count again: errors are larger than shown"),
         ("too_long", "questions don't fit the model and count as failed"),
     ):
         if result.get(name):

@@ -43,13 +43,14 @@ def mean_metric(values: Sequence[float]) -> Metric:
     """The mean of one number per example, and its standard error.
 
     Where examples have several samples each number is their mean, so the error is clustered by
-    example. When all examples came out alike the error is Agresti and Coull's (see `TaskResult`).
+    example. When all examples came out alike the error is Agresti and Coull's (see `TaskResult`);
+    it is None if they are alike outside [0, 1], where that has no meaning.
     """
     if not values:
         return Metric(math.nan, None, 0)
     column = np.array(values, dtype=np.float64)
-    error = standard_error(column) if len(values) > 1 else None
-    return Metric(float(column.mean()), error, len(values))
+    told = len(values) > 1 and (column.min() < column.max() or 0 <= column[0] <= 1)
+    return Metric(float(column.mean()), standard_error(column) if told else None, len(values))
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:

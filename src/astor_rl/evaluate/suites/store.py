@@ -125,7 +125,8 @@ class SampleFile:
     def _records(self) -> Iterator[dict[str, Any]]:
         if not self.path.exists():
             return
-        with self.path.open(encoding="utf-8") as file:
+        # A kill may cut a line in the middle of a character.
+        with self.path.open(encoding="utf-8", errors="replace") as file:
             for line in file:
                 try:
                     yield json.loads(line)

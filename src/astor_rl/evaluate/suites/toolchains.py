@@ -2,8 +2,9 @@
 
 The commands are Aider's, offline: what they would download has to be there. A pass is believed when
 the command succeeds *and* its runner reports at least as many passed tests as it does for the
-reference: an early `exit(0)` reports none. Tests and solution share a process, so a solution that
-prints the runner's report itself isn't told from one that earns it.
+reference: an early `exit(0)` reports none. Tests and solution share a process and a folder, so a
+solution that prints the runner's report itself, patches the test framework, or changes the tests
+while it is built (Rust's Cargo.toml is part of the answer) isn't told from one that earns it.
 """
 
 from __future__ import annotations
@@ -214,7 +215,7 @@ def _rust(extra: Path | None) -> Toolchain | str:
         ("cargo", "test", "--offline", "--", "--include-ignored"),
         (*readable, *(home for home in homes if home.is_dir()), *((extra,) if extra else ())),
         environment,
-        passed=_sum(r"^test result: ok\. (\d+) passed; 0 failed"),
+        passed=_passed_of_exercise,
         started=_count(r"^test result:"),
         tests=_count(r"^\s*#\[test\]"),
     )
@@ -239,9 +240,21 @@ def _first(pattern: str) -> Callable[[str], int]:
     return lambda text: int(match[1]) if (match := compiled.search(text)) else 0
 
 
-def _sum(pattern: str) -> Callable[[str], int]:
-    compiled = re.compile(pattern, re.MULTILINE)
-    return lambda text: sum(int(match[1]) for match in compiled.finditer(text))
+_CARGO_RUNS = re.compile(r"^ +(?:Running|Doc-tests) (?P<what>.*)$", re.MULTILINE)
+_CARGO_TESTS = re.compile(r"tests/[\w-]+\.rs\b")
+_CARGO_RESULT = re.compile(r"^test result: ok\. (\d+) passed; 0 failed", re.MULTILINE)
+
+
+def _passed_of_exercise(output: str) -> int:
+    """Tests passed in `tests/`. Those of `src/` and of documents are the solution's own."""
+    passed = 0
+    places = [*_CARGO_RUNS.finditer(output)]
+    ends = [place.start() for place in places[1:]] + [len(output)]
+    for place, end in zip(places, ends, strict=True):
+        if _CARGO_TESTS.match(place["what"]):
+            results = _CARGO_RESULT.finditer(output, place.end(), end)
+            passed += sum(int(result[1]) for result in results)
+    return passed
 
 
 def _edit(suffix: str, pattern: str, replacement: str) -> Callable[[Files], Files]:
