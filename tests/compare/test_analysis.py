@@ -372,6 +372,17 @@ def test_joint_is_who_has_that_role_the_reference_too(plan: Plan, finish: Finish
     assert made["arms"]["astor"]["tokens_to_joint"]["reached"] == 0
 
 
+def test_a_name_makes_no_role(plan: Plan, finish: Finish, compare: Compare):
+    arms = [{"name": "astor"}, {"name": "joint", "set": {"schedule.method": "sec"}}]
+    units = plan(arms=arms, seeds=[0])
+    for unit in units.values():
+        finish(unit, {"io": 0.5, "code": 0.5}, {0: {"io": 0.1, "code": 0.1}})
+    comparison = compare(arms=arms, seeds=[0])
+    analysis = analyse(comparison, list(units.values()))
+    assert {e.name: e.role for e in analysis.entrants}["joint"] == "scheduler"
+    assert "joint" not in analysis.headline
+
+
 def test_screen_and_markdown_show_every_arm_and_task(
     found: Analysis, compare: Compare, done: dict[str, Unit]
 ):

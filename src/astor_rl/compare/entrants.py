@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal
 
 from astor_rl.compare.results import Result, mean
 from astor_rl.compare.spec import ArmConfig, CompareConfig, Role
 from astor_rl.compare.units import Unit
 
-_METHODS: Mapping[str, Role] = {"uniform": "joint", "curriculum": "curriculum", "astor": "ablation"}
+_METHODS: Mapping[str, Role] = {
+    "uniform": "joint",
+    "proportional": "joint",
+    "curriculum": "curriculum",
+    "astor": "ablation",
+}
 """What an arm is by its `schedule.method`; any other is a scheduler."""
 
 
@@ -88,8 +93,6 @@ def _best(by_task: Mapping[str, Result]) -> str:
 def _role(arm: ArmConfig, units: Sequence[Unit]) -> Role:
     if arm.role is not None:
         return arm.role
-    if arm.name in get_args(Role):
-        return cast(Role, arm.name)
     if arm.kind != "run":
         return "specialist" if arm.kind == "specialists" else "merging"
     return _METHODS.get(units[0].config.schedule.method, "scheduler")
