@@ -333,10 +333,10 @@ def test_unresolved_synergy_is_unknown_not_zero_or_nan() -> None:
     assert "task/io/cosine/code" not in each.metrics()
     assert each.snapshot.tasks["io"].synergy is None
     assert "synergy unknown for 6 pairs: code~commit" in plan.receipt.notes[-1]
-    run(each, 20, start=1)
+    run(each, 40, start=1)
     assert each.metrics()["task/io/synergy"] > 0
-    assert each.metrics()["task/io/synergy_age"] == 4  # snapshot at 20, newest probe of 16
-    assert not any("synergy" in note for note in each.plan(revision=21).receipt.notes)
+    assert each.metrics()["task/io/synergy_age"] == 8  # snapshot at 40, newest probe of 32
+    assert not any("synergy" in note for note in each.plan(revision=41).receipt.notes)
     assert all(math.isfinite(value) for value in each.metrics().values())
 
 

@@ -17,6 +17,7 @@ from astor_rl.errors import StateError
 from astor_rl.plan import GradientProbe, GroupOutcome, StepPlan, TaskSpec, UpdateStats
 from astor_rl.schedule.quota import ScheduleOptions
 from astor_rl.utility.potential import PotentialOptions
+from astor_rl.utility.synergy import SynergyOptions
 
 RATES = {"code": 0.5, "commit": 0.9, "io": 0.1, "tests": 0.02}
 ALL = CoordinatorOptions(
@@ -34,7 +35,8 @@ def build(
     options: CoordinatorOptions | None = None,
 ) -> Coordinator:
     tasks = [TaskSpec(name, [f"{name}-{i}" for i in range(size)]) for name in names.split()]
-    return Coordinator(tasks, prompts_per_step=16, options=options, seed=seed)
+    often = CoordinatorOptions(synergy=SynergyOptions(every=4))
+    return Coordinator(tasks, prompts_per_step=16, options=options or often, seed=seed)
 
 
 def rewards(plan: StepPlan) -> list[GroupOutcome]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from astor_rl.utility.synergy import SynergyOptions
 from benchmarks.common import Summary, ratios, summary
 from benchmarks.step.limits import step_flops
 from benchmarks.step.side import Setting
@@ -14,8 +15,6 @@ Rounds = Mapping[str, Sequence[Answer]]
 
 _TWINS: Final = {"trl_bf16": "astor", "trl_fp32": "astor_fp32"}
 """Ours in the type that each of TRL's configurations computes in."""
-PROBE_EVERY: Final = 4
-"""The default interval of the gradient probe, steps."""
 
 
 def _seconds(rounds: Rounds, kind: str | None) -> list[float] | None:
@@ -86,9 +85,17 @@ def _share(rounds: Rounds, phase: str) -> float | None:
 
 
 def _probe_share(rounds: Rounds) -> float | None:
-    """What the gradient probe adds to a step on average; None if no round had one."""
-    probed = [r["probe_s"] / r["s"] for r in rounds.get("astor", ()) if r["probe_s"] is not None]
-    return summary(probed)["median"] / PROBE_EVERY if probed else None
+    """What the gradient probe adds to a step on average; None without steps of both kinds.
+
+    By how much longer a probe step is, so that smaller bins count too.
+    """
+    answers = rounds.get("astor", ())
+    probed = [r["s"] for r in answers if r["probe_s"] is not None]
+    others = [r["s"] for r in answers if r["probe_s"] is None]
+    if not (probed and others):
+        return None
+    usual = summary(others)["median"]
+    return (summary(probed)["median"] / usual - 1) / SynergyOptions().every
 
 
 def _limit(rounds: Rounds, setting: Setting) -> dict[str, float | None]:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -20,6 +21,9 @@ from astor_rl.engines.preparation import prepare_tasks
 from astor_rl.sandbox.opening import open_pool
 from benchmarks.common import tell
 from benchmarks.step.side import Answers, Counts, Meter, Setting, told_to_go
+
+PROBE_EVERY: Final = 3
+"""Steps from one gradient probe to the next."""
 
 
 def config_of(setting: Setting, *, backend: str, dtype: str) -> RunConfig:
@@ -39,6 +43,8 @@ def config_of(setting: Setting, *, backend: str, dtype: str) -> RunConfig:
             "lora": {"enabled": setting.lora},
             "data": {"validation_share": 0.0, "test_share": 0.0},
             "eval": {"examples": 0},
+            # More often than by default, so that a few rounds have one.
+            "synergy": {"every": PROBE_EVERY},
             "tasks": [
                 {
                     "name": path.stem,

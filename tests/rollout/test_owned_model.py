@@ -26,7 +26,7 @@ def test_the_choice_is_logged(tiny_model, caplog):
     caplog.set_level(logging.INFO)
     assert OwnedModel(tiny_model("llama"), torch.bfloat16, CPU).mode == "grouped"
     layers = 3 * 7 + 1 if can_pack(torch.bfloat16, CPU) else 0
-    assert f"grouped decoding, {layers} linear layers packed" in caplog.text
+    assert f"grouped decoding, fused, {layers} linear layers packed" in caplog.text
 
 
 def test_an_attention_that_computes_something_else_is_noticed(tiny_model, caplog):

@@ -1,7 +1,8 @@
 """The sampler's own copy of a model: its weights, and the two ways to run it forward.
 
-The model is transformers' own. For grouped decoding its attention function is replaced through
-`AttentionInterface`, and on CPUs its linear layers are packed for bf16.
+The model is transformers' own. For grouped decoding its layers are run by `fused_decoder` where
+that is known to be right; else its attention function is replaced through `AttentionInterface`. On
+CPUs linear layers are packed for bf16.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from transformers import AttentionInterface, AutoModelForCausalLM, PreTrainedCon
 
 from astor_rl.errors import CapabilityError
 from astor_rl.rollout.cache import DecodeBatch, GroupedCache, Layout, PrefillBatch
+from astor_rl.rollout.fused_decoder import FusedDecoder, unsuited
+from astor_rl.rollout.joined_linear import JoinedPart
 from astor_rl.rollout.names import WeightNames
 from astor_rl.rollout.packed_linear import PackedLinear, can_pack, pack_linears, restore
 
@@ -80,7 +83,13 @@ class OwnedModel:
         self.names = WeightNames(self._model)
         limit = getattr(self._model.config.get_text_config(), "max_position_embeddings", None)
         self.max_positions: int | None = limit
+        self._fused: FusedDecoder | None = None
         self.mode: Literal["grouped", "plain"] = self._choose_mode()
+
+    def begin_update(self) -> None:
+        """Say that all weights will be set: what an update that failed left over is forgotten."""
+        if self._fused is not None:
+            self._fused.forget()
 
     @torch.inference_mode()
     def set_weight(self, name: str, tensor: Tensor) -> None:
@@ -93,31 +102,63 @@ class OwnedModel:
         for alias in self.names.ties[name]:
             owner_name, _, kind = alias.rpartition(".")
             owner = self._model.get_submodule(owner_name)
-            if isinstance(owner, PackedLinear) and kind == "weight":
+            if isinstance(owner, (PackedLinear, JoinedPart)) and kind == "weight":
                 owner.pack(tensor)
             else:
                 owner.get_parameter(kind).copy_(tensor)
 
     def _choose_mode(self) -> Literal["grouped", "plain"]:
         """Grouped when it computes what the model's own forward computes on a short example."""
-        model, original = self._model, self._model.config._attn_implementation
-        if (reason := _unsuited(model)) is None:
+        if (reason := _ungrouped(self._model)) is None:
             expected = self._probe_plain()
-            packed = pack_linears(model) if can_pack(self._dtype, self._device) else {}
-            try:
-                model.set_attn_implementation(_ATTENTION)
-                reason = self._compare(expected)
-            except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
-                reason = " ".join(str(error).split())[:200]
-            except CapabilityError as error:
-                reason = str(error)
-            if reason is None:
-                _logger.info("rollouts: grouped decoding, %d linear layers packed", len(packed))
+            if (slow := unsuited(self._model)) is None:
+                slow = self._try_fused(expected)
+            if slow is None:
                 return "grouped"
-            restore(model, packed)
-            model.set_attn_implementation(original)
+            _logger.info("rollouts: layers are not fused (%s)", slow)
+            if (reason := self._try_grouped(expected)) is None:
+                return "grouped"
         _logger.warning("rollouts: plain decoding, which is slower (%s)", reason)
         return "plain"
+
+    def _try_fused(self, expected: Tensor) -> str | None:
+        """Run the layers through `FusedDecoder`; why not, and all is as before, or None."""
+        packs = can_pack(self._dtype, self._device)
+        fused = self._fused = FusedDecoder(self._model, packed=packs)
+        packed = pack_linears(self._model) if packs else {}
+        reason = self._reason_against(expected)
+        if reason is None:
+            count = len(packed) + len(fused.originals) if packs else 0
+            _logger.info("rollouts: grouped decoding, fused, %d linear layers packed", count)
+            return None
+        self._fused = None
+        restore(self._model, {**fused.originals, **packed})
+        return reason
+
+    def _try_grouped(self, expected: Tensor) -> str | None:
+        """Give the model our attention; why not, and all is as before, or None."""
+        original = self._model.config._attn_implementation
+        packed = pack_linears(self._model) if can_pack(self._dtype, self._device) else {}
+        try:
+            self._model.set_attn_implementation(_ATTENTION)
+        except ValueError as error:
+            reason: str | None = _one_line(error)
+        else:
+            reason = self._reason_against(expected)
+        if reason is None:
+            _logger.info("rollouts: grouped decoding, %d linear layers packed", len(packed))
+            return None
+        restore(self._model, packed)
+        self._model.set_attn_implementation(original)
+        return reason
+
+    def _reason_against(self, expected: Tensor) -> str | None:
+        try:
+            return self._compare(expected)
+        except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+            return _one_line(error)
+        except CapabilityError as error:
+            return str(error)
 
     def _probe_sequences(self) -> list[list[int]]:
         vocabulary = self._model.get_input_embeddings().weight.shape[0]
@@ -153,14 +194,20 @@ class OwnedModel:
         return None if off <= allowed else f"its logits differ from the model's own by {off:.1%}"
 
     def _forward(
-        self, ids: Tensor, positions: Tensor, batch: PrefillBatch | DecodeBatch, keep: Tensor | int
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        batch: PrefillBatch | DecodeBatch,
+        keep: Tensor | None = None,
     ) -> Tensor:
         """One sequence of N tokens -> logits [N or len(keep), V]."""
+        if self._fused is not None:
+            return self._fused(ids, positions, batch, keep)
         out = self._model(
             input_ids=ids.unsqueeze(0),
             position_ids=positions.unsqueeze(0),
             use_cache=False,
-            logits_to_keep=keep,
+            logits_to_keep=0 if keep is None else keep,
             astor_batch=batch,
         )
         logits: Tensor = out.logits[0]
@@ -185,7 +232,7 @@ class OwnedModel:
             cache, layout, written_R, max(written), even=min(written) == max(written)
         )
         ids = torch.tensor(tokens, device=self._device)
-        return self._forward(ids, layout.prompt_lengths_R + written_R, batch, 0)
+        return self._forward(ids, layout.prompt_lengths_R + written_R, batch)
 
     @torch.inference_mode()
     def plain(self, sequences: Sequence[Sequence[int]], past: Any) -> tuple[Tensor, Any]:
@@ -200,6 +247,10 @@ class OwnedModel:
         cache = {} if past is None else {"past_key_values": past}
         out = self._model(ids, use_cache=True, **cache)
         return out.logits[:, -1], getattr(out, "past_key_values", None)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _own_copy(model: Any, dtype: torch.dtype, device: torch.device) -> Any:
@@ -223,7 +274,7 @@ def _own_copy(model: Any, dtype: torch.dtype, device: torch.device) -> Any:
     return own.to(device).eval().requires_grad_(False)
 
 
-def _unsuited(model: Any) -> str | None:
+def _ungrouped(model: Any) -> str | None:
     """Why grouped decoding can't be right for a model, whatever a short example shows."""
     if not getattr(model, "_supports_attention_backend", False):
         return f"{type(model).__name__} has an attention of its own"

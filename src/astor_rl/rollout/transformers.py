@@ -123,6 +123,7 @@ class TransformersSampler:
         if self._active:
             raise StateError("weights can't change while rollouts are being sampled; finish them")
         self._loaded = False
+        self._model.begin_update()
         seen: set[str] = set()
         for name, tensor in named_tensors:
             self._model.set_weight(name, tensor)

@@ -53,7 +53,7 @@ class SynergyOptions:
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
-    every: int = 4
+    every: int = 8
     half_life: float = 8.0
     gradient: Literal["policy", "total"] = "policy"
     sketch_dim: int = 65536

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from astor_rl.llama_family import LINEARS, family_reasons, hooked, layer_window, norms
 from astor_rl.policy.fused.attention import Heads, Layout, rotary_tree_attention
 from astor_rl.policy.fused.functions import (
     gated_project_add,
@@ -20,12 +21,9 @@ from astor_rl.policy.fused.functions import (
     norm_project,
     project_add,
 )
-from astor_rl.policy.fused.linear import Part, hooked, part_of
+from astor_rl.policy.fused.linear import Part, part_of
 from astor_rl.policy.support import text_config
 from astor_rl.policy.tree_attention import TREE_ATTENTION, Tree
-
-FAMILY = ("llama", "mistral", "qwen2", "qwen3")
-"""Model types whose layers are a norm, attention, a norm and a gated MLP, as computed here."""
 
 
 class FusedLayer(nn.Module):
@@ -83,13 +81,12 @@ def _fused(own: type[nn.Module]) -> type[nn.Module]:
 
 def _unsuited(model: Any) -> Iterator[str]:
     config = text_config(model)
-    if config.model_type not in FAMILY:
-        yield f"no fused kernels for model type {config.model_type!r}, only for {FAMILY}"
+    reason = next(family_reasons(config), None)
+    if reason is not None:
+        yield reason
         return
     if config._attn_implementation != TREE_ATTENTION:
         yield f"fused kernels need tree attention, not {config._attn_implementation!r}"
-    if config.hidden_act not in ("silu", "swish"):
-        yield f"no fused kernels for hidden_act {config.hidden_act!r}, only for 'silu'"
     for number, layer in enumerate(model.get_decoder().layers):
         if isinstance(layer, FusedLayer):
             yield f"layer {number} is fused already"
@@ -100,26 +97,11 @@ def _unsuited(model: Any) -> Iterator[str]:
 def _parts(layer: Any) -> list[Part] | None:
     """The tensors of q, k, v, o, gate, up and down; None when one has more to do than a product."""
     attention, mlp = layer.self_attn, layer.mlp
-    if any(hooked(module) for module in (attention, mlp, *_norms(layer))):
+    if any(hooked(module) for module in (attention, mlp, *norms(layer))):
         return None
-    modules = (
-        attention.q_proj,
-        attention.k_proj,
-        attention.v_proj,
-        attention.o_proj,
-        mlp.gate_proj,
-        mlp.up_proj,
-        mlp.down_proj,
-    )
+    modules = [layer.get_submodule(name) for name in LINEARS]
     parts = [part for module in modules if (part := part_of(module)) is not None]
     return parts if len(parts) == len(modules) else None
-
-
-def _norms(layer: Any) -> list[nn.Module]:
-    """All of the layer's norms; Qwen3 has two more, on heads."""
-    attention = layer.self_attn
-    inner = [attention.q_norm, attention.k_norm] if hasattr(attention, "q_norm") else []
-    return [layer.input_layernorm, layer.post_attention_layernorm, *inner]
 
 
 def _run(
@@ -146,19 +128,8 @@ def _run(
             query_norm.variance_epsilon,
         ).view_as(qkv)
     attended = rotary_tree_attention(
-        qkv, tables, Layout.of(tree, heads), attention.scaling, _window(attention)
+        qkv, tables, Layout.of(tree, heads), attention.scaling, layer_window(attention)
     )
     x = project_add(attended, x, parts[3])
     gate_up, x = norm_project(x, second.weight, second.variance_epsilon, parts[4:6], dtype)
     return gated_project_add(gate_up, x, parts[6])
-
-
-def _window(attention: Any) -> int | None:
-    """The layer's sliding window; Mistral keeps it in its configuration only."""
-    if hasattr(attention, "sliding_window"):
-        window = attention.sliding_window
-    else:
-        window = None
-        if attention.config.model_type == "mistral":
-            window = attention.config.sliding_window
-    return None if window is None else int(window)

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from astor_rl.llama_family import hooked
+
 TENSORS = 4
 """Tensors of a `Part` among the arguments of an autograd function."""
 
@@ -52,11 +54,6 @@ def part_of(module: Any) -> Part | None:
         return None
     down, up = module.lora_A[names[0]].weight, module.lora_B[names[0]].weight
     return Part(base.weight, base.bias, down, up, float(module.scaling[names[0]]))
-
-
-def hooked(module: nn.Module) -> bool:
-    """Whether calling the module does more than its forward."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
 def _plain_adapter(module: Any, name: str) -> bool:

@@ -1,0 +1,163 @@
+"""A model of the Llama family run without its modules: fewer, larger operations for each token.
+
+Decoding a few rows of a small model is mostly the cost of starting operations: transformers' layer
+starts about sixty, this one twenty, and projections of the same input are one product.
+
+Shapes: N tokens of one forward, D model size, H query heads, K key-value heads, S head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import rms_norm, silu
+
+from astor_rl.llama_family import LINEARS, family_reasons, hooked, layer_window, norms
+from astor_rl.rollout.joined_linear import JoinedLinear, JoinedPart
+
+_JOINED = (slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7))
+"""Which of `LINEARS` read the same input: q, k, v; o; gate, up; down."""
+
+
+class Attend(Protocol):
+    """What remembers keys and values: `PrefillBatch` and `DecodeBatch` of `cache`."""
+
+    def attend(
+        self,
+        layer: int,
+        q_NHD: Tensor,
+        k_NKD: Tensor,
+        v_NKD: Tensor,
+        *,
+        scale: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        """Keep keys and values; attention's output, [N, H, S]."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Layer:
+    """A layer's own module, for its norms and sizes, and its products."""
+
+    module: Any
+    qkv: JoinedLinear
+    o: JoinedLinear
+    gate_up: JoinedLinear
+    down: JoinedLinear
+
+    def run(self, x: Tensor, cos: Tensor, sin: Tensor, number: int, batch: Attend) -> Tensor:
+        """The residual stream [N, D] after the layer; cos, and sin with its signs, [N, 1, S]."""
+        attention = self.module.self_attn
+        size, shared = attention.head_dim, attention.config.num_key_value_heads
+        heads_NCS = self.qkv(_normed(x, self.module.input_layernorm)).view(len(x), -1, size)
+        query = heads_NCS.shape[1] - 2 * shared
+        turned = heads_NCS[:, : query + shared]
+        if hasattr(attention, "q_norm"):
+            parts = (turned[:, :query], turned[:, query:])
+            own = attention.q_norm, attention.k_norm
+            turned = torch.cat([_normed(p, norm) for p, norm in zip(parts, own, strict=True)], 1)
+        turned = torch.addcmul(turned * cos, turned.roll(size // 2, -1), sin)
+        attended = batch.attend(
+            number,
+            turned[:, :query],
+            turned[:, query:],
+            heads_NCS[:, query + shared :],
+            scale=attention.scaling,
+            window=layer_window(attention),
+            softcap=None,
+        )
+        x = self.o(attended.reshape(len(x), -1), x)
+        gate, up = self.gate_up(_normed(x, self.module.post_attention_layernorm)).chunk(2, 1)
+        return self.down(silu(gate).mul_(up), x)
+
+
+def _normed(x: Tensor, norm: Any) -> Tensor:
+    return rms_norm(x, x.shape[-1:], norm.weight, norm.variance_epsilon)
+
+
+class FusedDecoder:
+    """Runs a model through joined products; the model keeps everything else.
+
+    Its linear modules give their place to `JoinedPart`s, so that weights are still replaced by
+    name. Check what it computes before the originals are thrown away.
+
+    Args:
+        model: a frozen causal model that `unsuited` has no reason against.
+        packed: whether weights are laid out for oneDNN's bf16 kernels.
+
+    Attributes:
+        originals: the linear modules that were there, by name.
+    """
+
+    def __init__(self, model: Any, *, packed: bool) -> None:
+        self._model = model
+        self.originals: dict[str, nn.Linear] = {}
+        names = {module: name for name, module in model.named_modules()}
+        self._layers = [self._joined(layer, names, packed) for layer in _layers(model)]
+
+    def _joined(self, layer: Any, names: dict[nn.Module, str], packed: bool) -> _Layer:
+        linears = [layer.get_submodule(name) for name in LINEARS]
+        products = []
+        for same in _JOINED:
+            joined = JoinedLinear(linears[same], packed=packed)
+            for number, linear in enumerate(linears[same]):
+                self.originals[names[linear]] = linear
+                self._model.set_submodule(names[linear], JoinedPart(joined, number))
+            products.append(joined)
+        return _Layer(layer, *products)
+
+    def forget(self) -> None:
+        """Drop weights that wait for the others of their product."""
+        for layer in self._layers:
+            for joined in (layer.qkv, layer.o, layer.gate_up, layer.down):
+                joined.forget()
+
+    def __call__(
+        self, ids: Tensor, positions: Tensor, batch: Attend, keep: Tensor | None
+    ) -> Tensor:
+        """Logits [N, V], or of the tokens `keep` only."""
+        decoder = self._model.get_decoder()
+        x = decoder.embed_tokens(ids)
+        cos, sin = decoder.rotary_emb(x[None], positions[None])
+        cos, sin = cos[0, :, None], _signed(sin[0, :, None])
+        for number, layer in enumerate(self._layers):
+            x = layer.run(x, cos, sin, number, batch)
+        x = x if keep is None else x[keep]
+        logits: Tensor = self._model.get_output_embeddings()(_normed(x, decoder.norm))
+        return logits
+
+
+def _signed(sin: Tensor) -> Tensor:
+    """With the signs of a rotation whose halves are exchanged."""
+    half = sin.shape[-1] // 2
+    return torch.cat([-sin[..., :half], sin[..., half:]], dim=-1)
+
+
+def _layers(model: Any) -> Sequence[Any]:
+    layers: Sequence[Any] = model.get_decoder().layers
+    return layers
+
+
+def unsuited(model: Any) -> str | None:
+    """Why a model can't be run so, in one line, or None."""
+    return next(_reasons(model), None)
+
+
+def _reasons(model: Any) -> Iterator[str]:
+    reason = next(family_reasons(model.config.get_text_config()), None)
+    if reason is not None:
+        yield reason
+        return
+    for number, layer in enumerate(_layers(model)):
+        linears = [layer.get_submodule(name) for name in LINEARS]
+        if any(type(module) is not nn.Linear for module in linears):
+            yield f"layer {number} has linear layers of another type"
+        modules = (layer, layer.self_attn, layer.mlp, *norms(layer), *linears)
+        if any(hooked(module) for module in modules):
+            yield f"layer {number} has hooks"
