@@ -95,9 +95,11 @@ def running(
         yield found
 
 
-def in_turns(contenders: Sequence[Contender], rounds: int) -> Iterator[tuple[int, Contender]]:
-    """(round, contender) from round 0, the warm-up, to `rounds`; who begins changes."""
-    for number in range(rounds + 1):
+def in_turns(
+    contenders: Sequence[Contender], rounds: int, *, warm_up: int = 1
+) -> Iterator[tuple[int, Contender]]:
+    """(round, contender) to `rounds`, after rounds 0, -1, … to warm up; who begins changes."""
+    for number in range(1 - warm_up, rounds + 1):
         turn = number % len(contenders)
         for contender in (*contenders[turn:], *contenders[:turn]):
             yield number, contender

@@ -46,6 +46,9 @@ _ENVIRONMENT: Final = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+_WARM_UP: Final = 3
+"""Rounds until both sides' memory has stopped growing, one gradient probe included."""
+
 
 def _commands(
     options: argparse.Namespace, path: Path, kinds: Sequence[str]
@@ -88,11 +91,11 @@ def _has(python: Path, package: str) -> bool:
 
 def _race(contenders: Sequence[Contender], rounds: int, setting: Setting, *, equal: bool) -> None:
     expected = setting.prompts * setting.generations * setting.tokens
-    for number, contender in in_turns(contenders, rounds):
+    for number, contender in in_turns(contenders, rounds, warm_up=_WARM_UP):
         answer = contender.go()
         if equal and answer.get("generated", expected) != expected:
             raise RuntimeError(f"{contender.kind} sampled {answer['generated']}, not {expected}")
-        if number:
+        if number > 0:
             contender.rounds.append(answer)
         tell(f"round {number}: {contender.kind} {answer['s']:.1f} s")
 

@@ -17,14 +17,21 @@ _TWINS: Final = {"trl_bf16": "astor", "trl_fp32": "astor_fp32"}
 """Ours in the type that each of TRL's configurations computes in."""
 
 
-def _seconds(rounds: Rounds, kind: str | None) -> list[float] | None:
-    return [r["s"] for r in rounds[kind]] if kind is not None and kind in rounds else None
+def _usual(answer: Answer) -> bool:
+    """Whether a round was no probe step; what those add is `probe_share`."""
+    return answer.get("probe_s") is None
 
 
 def _faster(rounds: Rounds, ours: str | None, theirs: str | None) -> Summary | None:
-    """How many times faster ours is than theirs, round by round."""
-    mine, other = _seconds(rounds, ours), _seconds(rounds, theirs)
-    return None if mine is None or other is None else ratios(other, mine)
+    """How many times faster ours is than theirs, round by round, without probe steps."""
+    if ours is None or theirs is None or not {ours, theirs} <= rounds.keys():
+        return None
+    pairs = [
+        (mine["s"], other["s"])
+        for mine, other in zip(rounds[ours], rounds[theirs], strict=True)
+        if _usual(mine) and _usual(other)
+    ]
+    return ratios([other for _, other in pairs], [mine for mine, _ in pairs]) if pairs else None
 
 
 def _rate_ratio(rounds: Rounds) -> Summary | None:
@@ -69,7 +76,9 @@ def of_setting(rounds: Rounds, setting: Setting) -> dict[str, Any]:
         "probe_share": _probe_share(rounds),
         **_limit(rounds, setting),
         "contenders": {
-            kind: _contender(answers) for kind, answers in rounds.items() if kind != "matmul"
+            kind: _contender([r for r in answers if _usual(r)] or answers)
+            for kind, answers in rounds.items()
+            if kind != "matmul"
         },
         "prompt_tokens": setting.prompt_tokens,
         "completion_tokens": setting.tokens,
@@ -90,8 +99,8 @@ def _probe_share(rounds: Rounds) -> float | None:
     By how much longer a probe step is, so that smaller bins count too.
     """
     answers = rounds.get("astor", ())
-    probed = [r["s"] for r in answers if r["probe_s"] is not None]
-    others = [r["s"] for r in answers if r["probe_s"] is None]
+    probed = [r["s"] for r in answers if not _usual(r)]
+    others = [r["s"] for r in answers if _usual(r)]
     if not (probed and others):
         return None
     usual = summary(others)["median"]

@@ -22,7 +22,7 @@ from astor_rl.sandbox.opening import open_pool
 from benchmarks.common import tell
 from benchmarks.step.side import Answers, Counts, Meter, Setting, told_to_go
 
-PROBE_EVERY: Final = 3
+PROBE_EVERY: Final = 5
 """Steps from one gradient probe to the next."""
 
 

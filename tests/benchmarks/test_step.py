@@ -113,9 +113,9 @@ def answer(s: float, **fields: Any) -> dict[str, Any]:
 
 def test_ratios_are_paired_and_against_trls_best(settings: dict[work.Lengths, Setting]) -> None:
     rounds = {
-        "astor": [answer(2.0, probe_s=0.1), answer(1.0, probe_s=None)],
-        "trl_bf16": [answer(9.0), answer(8.0)],
-        "trl_fp32": [answer(4.0, peak_kib=4096), answer(3.0, peak_kib=4096)],
+        "astor": [answer(2.0, probe_s=0.1), answer(1.0, probe_s=None), answer(2.0, probe_s=None)],
+        "trl_bf16": [answer(9.0), answer(8.0), answer(9.0)],
+        "trl_fp32": [answer(s, peak_kib=4096) for s in (9.0, 3.0, 4.0)],
         "sampler": [answer(1.0), answer(1.0)],
         "generate": [answer(3.0), answer(3.0)],
         "matmul": [{"s": 1.0, "gflops": 100.0}],
@@ -129,7 +129,7 @@ def test_ratios_are_paired_and_against_trls_best(settings: dict[work.Lengths, Se
     assert spread["speedup_same_dtype"] is None
     assert found["peak_memory_vs_trl"] == 0.5
     assert found["coordination_share"] == pytest.approx(0.1)
-    assert found["probe_share"] == pytest.approx((2.0 - 1.0) / 8)
+    assert found["probe_share"] == pytest.approx((2.0 / 1.5 - 1) / 8)
     assert found["contenders"]["astor"]["phases_s"]["coordination"] == pytest.approx(0.15)
     headline = figures.headline({"equal-full": found})
     assert headline["speedup_vs_trl_transformers"] == 2.5

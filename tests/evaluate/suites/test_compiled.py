@@ -122,6 +122,22 @@ def test_a_deadline_is_a_failure():
     assert (verdict.outcome, verdict.reason) == (0, "timeout after 1 s")
 
 
+def test_without_a_container_temporary_files_are_nobody_elses(tmp_path: Path):
+    command = ["/bin/sh", "-c", 'echo "$HOME $GOCACHE $PATH"; touch "$HOME/left"; ls "$TMPDIR"']
+    environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "GOCACHE": "/tmp/astor-go"}
+    outputs = []
+    for _ in range(2):
+        ran = Unconfined().run(command, folder=tmp_path, environment=environment, timeout_s=30)
+        assert ran.code == 0, ran.output
+        outputs.append(ran.output.split())
+    (home, cache, path, left), again = outputs
+    assert left == "left"
+    assert path == environment["PATH"]
+    assert cache == f"{home}/astor-go"
+    assert home not in ("/tmp", again[0])
+    assert not Path(home).exists()
+
+
 def test_an_exercise_that_cannot_be_run_here_says_nothing():
     broken = {**EXERCISE, "tests": [{"path": "run.sh", "content": "no-such-compiler\n"}]}
     (verdict,) = judged(Compiled("rust", shell(), Unconfined()), RIGHT, row=broken)

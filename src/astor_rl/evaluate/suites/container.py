@@ -117,8 +117,16 @@ class Unconfined:
         environment: Mapping[str, str],
         timeout_s: float,
     ) -> Ran:
-        """See `Container.run`."""
-        return _run(_limited(command), folder, environment, timeout_s)
+        """See `Container.run`. What would be in `/tmp` there is in a folder of its own."""
+        with tempfile.TemporaryDirectory(prefix="astor-tmp-") as own:
+            private = {name: _moved(value, own) for name, value in environment.items()}
+            return _run(_limited(command), folder, {**private, "TMPDIR": own}, timeout_s)
+
+
+def _moved(value: str, folder: str) -> str:
+    """A path below `/tmp` as a path below `folder`; other values as they are."""
+    inside = value == "/tmp" or value.startswith("/tmp/")
+    return folder + value.removeprefix("/tmp") if inside else value
 
 
 def find_bubblewrap() -> Bubblewrap | str:
