@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -37,8 +38,8 @@ are those of `make bench-learning`. What the laboratories are, and what they can
 [Laboratory](laboratory.md).
 
 Scores are mean outcomes on the test split, in [0, 1]. An interval is a 95% t-interval over seeds;
-against the best of several arms it is simultaneous. Gains are ASTOR's over the other arm's mean
-over tasks, in percent.
+against the best of several arms it is simultaneous. Each row stands alone: nothing is corrected for
+a table having several. Gains are ASTOR's over the other arm's mean over tasks, in percent.
 """
 
 Record = Mapping[str, Any]
@@ -99,11 +100,11 @@ def _laboratory(name: str, record: Record) -> Iterator[str]:
         yield _table(("specialists", *record["tasks"]), rows)
     yield f"### On the way, laboratory {name}"
     yield (
-        "Steps that the budget bought; in how many seeds, and after how many tokens, an arm first "
-        "reached Joint's final validation score; best minus final validation score by task "
-        "(forgetting; noise in the looks adds to it)."
+        "Steps that the budget bought and tokens sampled in them, medians over seeds; in how many "
+        "seeds, and after how many tokens, an arm first reached Joint's final validation score; "
+        "best minus final validation score by task (forgetting; noise in the looks adds to it)."
     )
-    columns = ("arm", "steps", "reached Joint", "tokens to it", *record["tasks"])
+    columns = ("arm", "steps", "tokens", "reached Joint", "tokens to it", *record["tasks"])
     yield _table(columns, _way(record))
 
 
@@ -165,14 +166,17 @@ def _way(record: Record) -> Iterator[Sequence[str]]:
     for name, arm in record["arms"].items():
         if arm["kind"] != "run":
             continue
-        steps = sorted(arm["steps"].values())
         reached = arm["tokens_to_joint"]
         times, tokens = "", ""
         if reached is not None:
             times = f"{reached['reached']} of {reached['of']}"
             tokens = "never" if reached["median"] is None else f"{reached['median']:,.0f}"
         lost = (f"{arm['forgotten'][task]['mean']:.3f}" for task in record["tasks"])
-        yield name, str(steps[len(steps) // 2]), times, tokens, *lost
+        yield name, _median(arm["steps"]), _median(arm["tokens"]), times, tokens, *lost
+
+
+def _median(by_seed: Mapping[str, int]) -> str:
+    return f"{statistics.median_low(by_seed.values()):,}"
 
 
 def _half(found: Record) -> str:

@@ -69,6 +69,7 @@ def _arm(kind: str, score: float) -> dict[str, Any]:
         "budget_spent": True,
         "seeds": [0, 1, 2],
         "steps": {"0": 90, "1": 100, "2": 110},
+        "tokens": {"0": 301_000, "1": 302_000, "2": 300_500},
         "test": {"mean": _interval(score, 0.01), "io": _interval(score, None)},
         "forgotten": {"io": _interval(0.02, 0.01)},
         "tokens_to_joint": {"reached": 1, "of": 3, "median": None},
@@ -123,7 +124,7 @@ def test_the_page_says_what_the_record_says() -> None:
     assert "| astor | 3 | 0.500 | 0.500 ± 0.010 |  |" in text
     assert "| merging | 3 | 0.400 | 0.400 ± 0.010 | +25.0 [+23.0, +27.0] |" in text
     assert "| specialists | -0.050 [-0.070, -0.030] |" in text
-    assert "| astor | 100 | 1 of 3 | never | 0.020 |" in text
+    assert "| astor | 100 | 301,000 | 1 of 3 | never | 0.020 |" in text
     assert "| merging | 100" not in text
 
 
