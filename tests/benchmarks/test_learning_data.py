@@ -10,6 +10,7 @@ from benchmarks.learning.laboratory import KINDS, LABORATORIES
 from benchmarks.learning.operations import OPERATIONS
 from benchmarks.learning.programs import Line, Part, Program, in_range, make_language
 from benchmarks.learning.rows import LEVELS, TASKS
+from benchmarks.learning.tuning import tuning_units
 
 from astor_rl.config import SandboxConfig
 from astor_rl.data.decontaminate import decontaminate
@@ -94,6 +95,16 @@ def test_splits_share_no_function_and_no_text_by_the_products_own_rule(
 
     found = decontaminate(rows("train"), rows("validation", "test"))
     assert not found.dropped
+
+
+def test_the_tuning_split_shares_no_function_with_the_others(
+    units: dict[str, list[tuple[Program, dict[str, dict[str, object]]]]],
+) -> None:
+    found = tuning_units(SMALL, count=20)
+    meanings = {program.meaning for program, _ in found}
+    assert len(meanings) == 20
+    assert meanings.isdisjoint(p.meaning for members in units.values() for p, _ in members)
+    assert tuning_units(SMALL, count=20) == found
 
 
 def test_rows_say_how_hard_they_are(

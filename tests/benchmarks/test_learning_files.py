@@ -37,6 +37,17 @@ def test_the_laboratories_differ_in_their_folder_only() -> None:
     assert [arm for arm in compare_a.arms if arm.seeds is None] == compare_b.arms
 
 
+def test_tuning_sees_no_seed_and_no_example_that_arms_are_judged_on() -> None:
+    lab, tune = (load_config(HERE / name).resolved() for name in ("lab.toml", "lab-tune.toml"))
+    assert str(tune).replace("-tuning.jsonl", "-test.jsonl") == str(lab)
+    assert {t["test_source"] for t in tune["tasks"]}.isdisjoint(
+        t["test_source"] for t in lab["tasks"]
+    )
+    trials, judged = _comparison("tune.toml"), _comparison("compare.toml")
+    assert set(trials.seeds).isdisjoint(judged.seeds)
+    assert trials.max_tokens == judged.max_tokens
+
+
 @pytest.mark.parametrize("name", ["compare.toml", "compare-b.toml"])
 def test_the_comparisons_can_be_planned(name: str) -> None:
     comparison = _comparison(name)
