@@ -14,6 +14,10 @@ from benchmarks.coordinator.seen import Keys
 GENERATIONS: Final = 8
 
 
+PROBE_EVERY: Final = 4
+"""Steps from one Gram to the next: twice as often as by default."""
+
+
 @dataclass(frozen=True, slots=True)
 class Case:
     """One size.
@@ -26,7 +30,7 @@ class Case:
             work, so beyond B engines nothing changes.
         staleness: plans that are being rolled out while one is trained on.
         steps: how many are measured.
-        synergy: whether gradients are probed, every fourth step.
+        synergy: whether gradients are probed, every `PROBE_EVERY` steps.
     """
 
     tasks: int
@@ -48,6 +52,6 @@ def coordinator(case: Case) -> Coordinator:
         prompts_per_step=case.groups,
         options=CoordinatorOptions(
             schedule=ScheduleOptions(warmup_steps=2, min_groups=2),
-            synergy=SynergyOptions(enabled=case.synergy),
+            synergy=SynergyOptions(enabled=case.synergy, every=PROBE_EVERY),
         ),
     )

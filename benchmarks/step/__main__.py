@@ -20,7 +20,7 @@ from typing import Any, Final
 from astor_rl.engines.local import smollm_wheel
 from benchmarks.common import RESULTS, machine, publish, tell, versions
 from benchmarks.step.figures import headline, of_setting
-from benchmarks.step.side import Setting
+from benchmarks.step.side import WARM_UP, Setting
 from benchmarks.step.work import TINY, Lengths, Sizes, prepare
 from benchmarks.turns import Contender, end_on_sigterm, in_turns, running
 
@@ -45,9 +45,6 @@ _ENVIRONMENT: Final = {
     "HF_HUB_OFFLINE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
-
-_WARM_UP: Final = 3
-"""Rounds until both sides' memory has stopped growing, one gradient probe included."""
 
 
 def _commands(
@@ -91,7 +88,7 @@ def _has(python: Path, package: str) -> bool:
 
 def _race(contenders: Sequence[Contender], rounds: int, setting: Setting, *, equal: bool) -> None:
     expected = setting.prompts * setting.generations * setting.tokens
-    for number, contender in in_turns(contenders, rounds, warm_up=_WARM_UP):
+    for number, contender in in_turns(contenders, rounds, warm_up=WARM_UP):
         answer = contender.go()
         if equal and answer.get("generated", expected) != expected:
             raise RuntimeError(f"{contender.kind} sampled {answer['generated']}, not {expected}")

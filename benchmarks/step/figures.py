@@ -17,21 +17,31 @@ _TWINS: Final = {"trl_bf16": "astor", "trl_fp32": "astor_fp32"}
 """Ours in the type that each of TRL's configurations computes in."""
 
 
-def _usual(answer: Answer) -> bool:
-    """Whether a round was no probe step; what those add is `probe_share`."""
-    return answer.get("probe_s") is None
+def _probed(answer: Answer) -> bool:
+    return answer.get("probe_s") is not None
+
+
+def _without_probes(rounds: Rounds) -> Rounds:
+    """The rounds in which nobody took a probe step (those are `probe_share`); all, if none is."""
+    count = max(map(len, rounds.values()))
+    usual = [
+        number
+        for number in range(count)
+        if not any(_probed(answers[number]) for answers in rounds.values())
+    ]
+    if not usual:
+        return rounds
+    return {kind: [answers[number] for number in usual] for kind, answers in rounds.items()}
 
 
 def _faster(rounds: Rounds, ours: str | None, theirs: str | None) -> Summary | None:
-    """How many times faster ours is than theirs, round by round, without probe steps."""
-    if ours is None or theirs is None or not {ours, theirs} <= rounds.keys():
-        return None
-    pairs = [
-        (mine["s"], other["s"])
-        for mine, other in zip(rounds[ours], rounds[theirs], strict=True)
-        if _usual(mine) and _usual(other)
-    ]
-    return ratios([other for _, other in pairs], [mine for mine, _ in pairs]) if pairs else None
+    """How many times faster ours is than theirs, round by round."""
+    mine, other = _seconds(rounds, ours), _seconds(rounds, theirs)
+    return None if mine is None or other is None else ratios(other, mine)
+
+
+def _seconds(rounds: Rounds, kind: str | None) -> list[float] | None:
+    return [r["s"] for r in rounds[kind]] if kind is not None and kind in rounds else None
 
 
 def _rate_ratio(rounds: Rounds) -> Summary | None:
@@ -55,12 +65,13 @@ def of_setting(rounds: Rounds, setting: Setting) -> dict[str, Any]:
         rounds: each contender's answers.
         setting: what they did.
     """
+    every_round, rounds = rounds, _without_probes(rounds)
     best = min(
         (kind for kind in _TWINS if kind in rounds),
         key=lambda kind: summary([r["s"] for r in rounds[kind]])["median"],
         default=None,
     )
-    ours, theirs = _peak(rounds, "astor"), _peak(rounds, best)
+    ours, theirs = _peak(every_round, "astor"), _peak(every_round, best)
     return {
         "trl_best": best,
         "ratios": {
@@ -73,12 +84,11 @@ def of_setting(rounds: Rounds, setting: Setting) -> dict[str, Any]:
         },
         "peak_memory_vs_trl": ours / theirs if ours and theirs else None,
         "coordination_share": _share(rounds, "coordination"),
-        "probe_share": _probe_share(rounds),
+        "probe_share": _probe_share(every_round),
+        "probe_rounds": sum(map(_probed, every_round.get("astor", ()))),
         **_limit(rounds, setting),
         "contenders": {
-            kind: _contender([r for r in answers if _usual(r)] or answers)
-            for kind, answers in rounds.items()
-            if kind != "matmul"
+            kind: _contender(answers) for kind, answers in rounds.items() if kind != "matmul"
         },
         "prompt_tokens": setting.prompt_tokens,
         "completion_tokens": setting.tokens,
@@ -99,8 +109,8 @@ def _probe_share(rounds: Rounds) -> float | None:
     By how much longer a probe step is, so that smaller bins count too.
     """
     answers = rounds.get("astor", ())
-    probed = [r["s"] for r in answers if not _usual(r)]
-    others = [r["s"] for r in answers if _usual(r)]
+    probed = [r["s"] for r in answers if _probed(r)]
+    others = [r["s"] for r in answers if not _probed(r)]
     if not (probed and others):
         return None
     usual = summary(others)["median"]

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
 
 import torch
 
@@ -20,10 +19,7 @@ from astor_rl.engines.local.trainer import LocalTrainer
 from astor_rl.engines.preparation import prepare_tasks
 from astor_rl.sandbox.opening import open_pool
 from benchmarks.common import tell
-from benchmarks.step.side import Answers, Counts, Meter, Setting, told_to_go
-
-PROBE_EVERY: Final = 5
-"""Steps from one gradient probe to the next."""
+from benchmarks.step.side import PROBE_EVERY, Answers, Counts, Meter, Setting, told_to_go
 
 
 def config_of(setting: Setting, *, backend: str, dtype: str) -> RunConfig:

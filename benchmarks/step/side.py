@@ -14,11 +14,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 import torch
 from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
+
+WARM_UP: Final = 3
+"""Rounds until both sides' memory has stopped growing, one gradient probe included."""
+
+PROBE_EVERY: Final = 4
+"""Steps from one gradient probe to the next: the second round that counts has one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,12 @@ def hooked(module: Any) -> bool:
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
 
 
+def patched(module: Any, model_type: str) -> bool:
+    """Whether a module isn't transformers' own of that model type, as it stands there."""
+    home = f"transformers.models.{model_type}.modeling_{model_type}"
+    return type(module).__module__ != home or "forward" in vars(module) or hooked(module)
+
+
 def norms(layer: Any) -> list[Any]:
     """All norms of a layer; Qwen3 has two more than others, on heads."""
     attention = layer.self_attn

@@ -74,6 +74,10 @@ def units() -> dict[str, list[tuple[Program, dict[str, dict[str, object]]]]]:
     return make_units(SMALL)
 
 
+def _data_rows(members: list[tuple[Program, dict[str, dict[str, object]]]]) -> list[Row]:
+    return [Row(row, task, "") for _, of_task in members for task, row in of_task.items()]
+
+
 def test_data_is_a_function_of_the_seed(units: dict[str, list[object]]) -> None:
     assert make_units(SMALL) == units
     assert make_units(replace(SMALL, seed=SMALL.seed + 1))["test"] != units["test"]
@@ -85,16 +89,9 @@ def test_splits_share_no_function_and_no_text_by_the_products_own_rule(
     meanings = [program.meaning for members in units.values() for program, _ in members]
     assert len(set(meanings)) == len(meanings) == 80
 
-    def rows(*splits: str) -> list[Row]:
-        return [
-            Row(row, f"{split} {task}", "")
-            for split in splits
-            for _, of_task in units[split]
-            for task, row in of_task.items()
-        ]
-
-    found = decontaminate(rows("train"), rows("validation", "test"))
-    assert not found.dropped
+    train = _data_rows(units["train"])
+    held_out = _data_rows([*units["validation"], *units["test"]])
+    assert not decontaminate(train, held_out).dropped
 
 
 def test_the_tuning_split_shares_no_function_with_the_others(
@@ -105,6 +102,7 @@ def test_the_tuning_split_shares_no_function_with_the_others(
     assert len(meanings) == 20
     assert meanings.isdisjoint(p.meaning for members in units.values() for p, _ in members)
     assert tuning_units(SMALL, count=20) == found
+    assert not decontaminate(_data_rows(units["train"]), _data_rows(found)).dropped
 
 
 def test_rows_say_how_hard_they_are(

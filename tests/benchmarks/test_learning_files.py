@@ -34,7 +34,12 @@ def test_the_laboratories_differ_in_their_folder_only() -> None:
     compare_a, compare_b = (_comparison(name) for name in ("compare.toml", "compare-b.toml"))
     assert compare_a.max_tokens == compare_b.max_tokens
     assert compare_a.seeds == compare_b.seeds == list(range(100, 110))
-    assert [arm for arm in compare_a.arms if arm.seeds is None] == compare_b.arms
+    shared = [arm for arm in compare_b.arms if arm.role != "ablation"]
+    assert [arm for arm in compare_a.arms if arm.seeds is None] == shared
+    variants = [
+        [arm for arm in each.arms if arm.role == "ablation"] for each in (compare_a, compare_b)
+    ]
+    assert [arm.set for arm in variants[0]] == [arm.set for arm in variants[1]]
 
 
 def test_tuning_sees_no_seed_and_no_example_that_arms_are_judged_on() -> None:

@@ -12,8 +12,8 @@ import pytest
 import torch
 from benchmarks.step import figures, limits, work
 from benchmarks.step.reward import checksum
-from benchmarks.step.side import Counts, Setting, peak_kib
-from benchmarks.turns import running
+from benchmarks.step.side import PROBE_EVERY, WARM_UP, Counts, Setting, peak_kib
+from benchmarks.turns import in_turns, running
 from torch import nn
 
 from astor_rl.engines.local.model import load_model, render_prompt, stop_token_ids
@@ -116,9 +116,9 @@ def test_ratios_are_paired_and_against_trls_best(settings: dict[work.Lengths, Se
         "astor": [answer(2.0, probe_s=0.1), answer(1.0, probe_s=None), answer(2.0, probe_s=None)],
         "trl_bf16": [answer(9.0), answer(8.0), answer(9.0)],
         "trl_fp32": [answer(s, peak_kib=4096) for s in (9.0, 3.0, 4.0)],
-        "sampler": [answer(1.0), answer(1.0)],
-        "generate": [answer(3.0), answer(3.0)],
-        "matmul": [{"s": 1.0, "gflops": 100.0}],
+        "sampler": [answer(s) for s in (9.0, 1.0, 1.0)],
+        "generate": [answer(s) for s in (9.0, 3.0, 3.0)],
+        "matmul": [{"s": 1.0, "gflops": 100.0}] * 3,
     }
     found = figures.of_setting(rounds, settings["equal"])
     assert found["trl_best"] == "trl_fp32"
@@ -130,10 +130,24 @@ def test_ratios_are_paired_and_against_trls_best(settings: dict[work.Lengths, Se
     assert found["peak_memory_vs_trl"] == 0.5
     assert found["coordination_share"] == pytest.approx(0.1)
     assert found["probe_share"] == pytest.approx((2.0 / 1.5 - 1) / 8)
+    assert found["probe_rounds"] == 1
     assert found["contenders"]["astor"]["phases_s"]["coordination"] == pytest.approx(0.15)
     headline = figures.headline({"equal-full": found})
     assert headline["speedup_vs_trl_transformers"] == 2.5
     assert headline["speedup_vs_trl"] is None
+
+
+def test_rounds_to_warm_up_come_first_and_turns_change() -> None:
+    names: list[Any] = ["a", "b"]
+    assert list(in_turns(names, 2, warm_up=3)) == [
+        *((-2, "a"), (-2, "b"), (-1, "b"), (-1, "a"), (0, "a"), (0, "b")),
+        *((1, "b"), (1, "a"), (2, "a"), (2, "b")),
+    ]
+    assert [number for number, _ in in_turns(names[:1], 2)] == [0, 1, 2]
+
+
+def test_the_short_benchmark_has_a_probe_step_and_another() -> None:
+    assert [step % PROBE_EVERY == 0 for step in range(WARM_UP, WARM_UP + 2)] == [False, True]
 
 
 def test_a_contender_that_ends_is_named() -> None:

@@ -197,6 +197,8 @@ def test_weights_that_do_not_fit_are_refused(tiny_model, make_sampler, ask):
         sampler.update_weights({**good, name: torch.zeros(3, 32)}.items(), revision=1)
     with pytest.raises(StateError, match=f"1 weights are missing, the first is '{name}'"):
         sampler.update_weights(((n, p) for n, p in good.items() if n != name), revision=1)
+    with pytest.raises(StateError, match=f"'{name}' comes twice"):
+        sampler.update_weights([*good.items(), (name, good[name])], revision=1)
     assert sampler.revision == 0
     with pytest.raises(StateError, match="no complete weights"):
         next(sampler.sample([ask(0, 6)]))

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu
 
-from astor_rl.llama_family import LINEARS, family_reasons, hooked, layer_window, norms
+from astor_rl.llama_family import LINEARS, family_reasons, hooked, layer_window, norms, patched
 from astor_rl.rollout.joined_linear import JoinedLinear, JoinedPart
+from astor_rl.rollout.packed_linear import restore
 
 _JOINED = (slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7))
 """Which of `LINEARS` read the same input: q, k, v; o; gate, up; down."""
@@ -92,25 +93,36 @@ class FusedDecoder:
         packed: whether weights are laid out for oneDNN's bf16 kernels.
 
     Attributes:
-        originals: the linear modules that were there, by name.
+        originals: the linear modules that were there, by name, until `keep`.
     """
 
     def __init__(self, model: Any, *, packed: bool) -> None:
         self._model = model
-        self.originals: dict[str, nn.Linear] = {}
         names = {module: name for name, module in model.named_modules()}
-        self._layers = [self._joined(layer, names, packed) for layer in _layers(model)]
+        parts: dict[str, JoinedPart] = {}
+        self.originals: dict[str, nn.Linear] = {}
+        self._layers: list[_Layer] = []
+        for layer in _layers(model):
+            linears = [layer.get_submodule(name) for name in LINEARS]
+            products = [JoinedLinear(linears[same], packed=packed) for same in _JOINED]
+            self._layers.append(_Layer(layer, *products))
+            for joined, same in zip(products, _JOINED, strict=True):
+                for number, linear in enumerate(linears[same]):
+                    self.originals[names[linear]] = linear
+                    parts[names[linear]] = JoinedPart(joined, number)
+        # Only now: whatever fails above leaves the model as it was.
+        for name, part in parts.items():
+            model.set_submodule(name, part)
 
-    def _joined(self, layer: Any, names: dict[nn.Module, str], packed: bool) -> _Layer:
-        linears = [layer.get_submodule(name) for name in LINEARS]
-        products = []
-        for same in _JOINED:
-            joined = JoinedLinear(linears[same], packed=packed)
-            for number, linear in enumerate(linears[same]):
-                self.originals[names[linear]] = linear
-                self._model.set_submodule(names[linear], JoinedPart(joined, number))
-            products.append(joined)
-        return _Layer(layer, *products)
+    def restore(self) -> None:
+        """Put the linear modules back."""
+        restore(self._model, self.originals)
+
+    def keep(self) -> int:
+        """Let the linear modules go, whose weights are held twice till then; how many there are."""
+        count = len(self.originals)
+        self.originals.clear()
+        return count
 
     def forget(self) -> None:
         """Drop weights that wait for the others of their product."""
@@ -146,18 +158,31 @@ def _layers(model: Any) -> Sequence[Any]:
 
 def unsuited(model: Any) -> str | None:
     """Why a model can't be run so, in one line, or None."""
-    return next(_reasons(model), None)
+    try:
+        return next(_reasons(model), None)
+    except AttributeError as error:
+        return f"it isn't built like its model type: {error}"
 
 
 def _reasons(model: Any) -> Iterator[str]:
-    reason = next(family_reasons(model.config.get_text_config()), None)
+    config = model.config.get_text_config()
+    reason = next(family_reasons(config), None)
     if reason is not None:
         yield reason
         return
+    decoder = model.get_decoder()
+    if any(patched(part, config.model_type) for part in (model, decoder, decoder.norm)):
+        yield "the model or its last norm is another than transformers' own, or has hooks"
+    seen: set[nn.Module] = set()
     for number, layer in enumerate(_layers(model)):
         linears = [layer.get_submodule(name) for name in LINEARS]
-        if any(type(module) is not nn.Linear for module in linears):
+        if any(type(linear) is not nn.Linear or "forward" in vars(linear) for linear in linears):
             yield f"layer {number} has linear layers of another type"
-        modules = (layer, layer.self_attn, layer.mlp, *norms(layer), *linears)
-        if any(hooked(module) for module in modules):
+        if len(seen | {*linears}) < len(seen) + len(linears):
+            yield f"layer {number} shares linear layers"
+        seen |= {*linears}
+        modules = (layer, layer.self_attn, layer.mlp, *norms(layer))
+        if any(patched(module, config.model_type) for module in modules):
+            yield f"layer {number} has parts other than transformers' own, or hooks"
+        if any(hooked(module) for module in (*linears, layer.mlp.act_fn)):
             yield f"layer {number} has hooks"

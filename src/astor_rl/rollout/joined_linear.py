@@ -16,12 +16,14 @@ class JoinedPart(nn.Module):
 
     def __init__(self, joined: JoinedLinear, number: int) -> None:
         super().__init__()
-        self._joined, self._number = [joined], number  # in a list: it is no submodule
-        self.bias = joined.bias_of(number)
+        self._joined, self._number = joined, number
 
-    def pack(self, weight: Tensor) -> None:
-        """Take over new weights [out, in]."""
-        self._joined[0].offer(self._number, weight)
+    def take(self, kind: str, tensor: Tensor) -> None:
+        """Take over a new `weight` [out, in] or `bias` [out]."""
+        if kind == "bias":
+            self._joined.set_bias(self._number, tensor)
+        else:
+            self._joined.offer(self._number, tensor)
 
 
 class JoinedLinear:
@@ -37,34 +39,23 @@ class JoinedLinear:
         sizes = [one.out_features for one in linears]
         ends = torch.tensor(sizes).cumsum(0).tolist()
         self._rows = [slice(end - size, end) for size, end in zip(sizes, ends, strict=True)]
-        biases: list[Tensor | None] = [one.bias for one in linears]
-        self._has_bias = [bias is not None for bias in biases]
-        self._bias: Tensor | None = None
-        if any(self._has_bias):
-            like = linears[0].weight.detach()
-            self._bias = torch.cat(
-                [
-                    like.new_zeros(size) if bias is None else bias.detach()
-                    for bias, size in zip(biases, sizes, strict=True)
-                ]
-            )
+        self._bias = _biases(linears)
         self._waiting: dict[int, Tensor] = {}
         self._packed = packed
         weight = torch.cat([one.weight.detach() for one in linears])
         self._weight = reorder(weight) if packed else weight
 
-    def bias_of(self, number: int) -> nn.Parameter | None:
-        """One layer's bias: a view of what is used."""
-        if self._bias is None or not self._has_bias[number]:
-            return None
-        return nn.Parameter(self._bias[self._rows[number]], requires_grad=False)
+    def set_bias(self, number: int, bias: Tensor) -> None:
+        """Take over one layer's new bias [out]."""
+        assert self._bias is not None
+        self._bias[self._rows[number]] = bias
 
     def offer(self, number: int, weight: Tensor) -> None:
         """Take over one layer's new weights [out, in]."""
         if not self._packed:
             self._weight[self._rows[number]] = weight
             return
-        self._waiting[number] = weight.detach().to(torch.bfloat16, copy=True)
+        self._waiting[number] = weight.detach().to("cpu", torch.bfloat16, copy=True)
         if len(self._waiting) == len(self._rows):
             self._weight = reorder(torch.cat([self._waiting[n] for n in range(len(self._rows))]))
             self._waiting.clear()
@@ -85,3 +76,17 @@ class JoinedLinear:
         else:
             out = kernels.binary(x, onto, self._weight, self._bias, "add")
         return out
+
+
+def _biases(linears: Sequence[nn.Linear]) -> Tensor | None:
+    """Biases one after another, zeros where a layer has none; None if none has one."""
+    biases: list[Tensor | None] = [one.bias for one in linears]
+    if all(bias is None for bias in biases):
+        return None
+    like = linears[0].weight.detach()
+    return torch.cat(
+        [
+            like.new_zeros(one.out_features) if bias is None else bias.detach()
+            for one, bias in zip(linears, biases, strict=True)
+        ]
+    )

@@ -93,7 +93,9 @@ class OwnedModel:
 
     @torch.inference_mode()
     def set_weight(self, name: str, tensor: Tensor) -> None:
-        """Copy one parameter in place, wherever it is tied to.
+        """Copy one parameter, wherever it is tied to.
+
+        Those that are packed together take effect when the last of them has come.
 
         Raises:
             StateError: the name is unknown or the shape differs.
@@ -102,7 +104,9 @@ class OwnedModel:
         for alias in self.names.ties[name]:
             owner_name, _, kind = alias.rpartition(".")
             owner = self._model.get_submodule(owner_name)
-            if isinstance(owner, (PackedLinear, JoinedPart)) and kind == "weight":
+            if isinstance(owner, JoinedPart):
+                owner.take(kind, tensor)
+            elif isinstance(owner, PackedLinear) and kind == "weight":
                 owner.pack(tensor)
             else:
                 owner.get_parameter(kind).copy_(tensor)
@@ -124,15 +128,22 @@ class OwnedModel:
     def _try_fused(self, expected: Tensor) -> str | None:
         """Run the layers through `FusedDecoder`; why not, and all is as before, or None."""
         packs = can_pack(self._dtype, self._device)
-        fused = self._fused = FusedDecoder(self._model, packed=packs)
+        try:
+            fused = FusedDecoder(self._model, packed=packs)
+        except (RuntimeError, AttributeError, LookupError) as error:
+            return _one_line(error)
+        self._fused = fused
         packed = pack_linears(self._model) if packs else {}
         reason = self._reason_against(expected)
         if reason is None:
-            count = len(packed) + len(fused.originals) if packs else 0
-            _logger.info("rollouts: grouped decoding, fused, %d linear layers packed", count)
+            count = len(packed) + fused.keep()
+            _logger.info(
+                "rollouts: grouped decoding, fused, %d linear layers packed", packs * count
+            )
             return None
         self._fused = None
-        restore(self._model, {**fused.originals, **packed})
+        restore(self._model, packed)
+        fused.restore()
         return reason
 
     def _try_grouped(self, expected: Tensor) -> str | None:

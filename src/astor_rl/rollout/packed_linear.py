@@ -35,7 +35,7 @@ class PackedLinear(nn.Module):
 
 def reorder(weight: Tensor) -> Tensor:
     """Weights [out, in] as the kernels want them, bf16."""
-    dense = weight.detach().to(torch.bfloat16).contiguous()
+    dense = weight.detach().to("cpu", torch.bfloat16).contiguous()
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(dense, _TYPICAL_ROWS)
     return packed
 

@@ -117,8 +117,9 @@ class TransformersSampler:
             revision: of the new weights.
 
         Raises:
-            StateError: a name is unknown or missing, a shape differs, or rollouts are being
-                sampled. After an error the sampler refuses to sample until an update succeeds.
+            StateError: a name is unknown, missing or there twice, a shape differs, or rollouts are
+                being sampled. After an error the sampler refuses to sample until an update
+                succeeds.
         """
         if self._active:
             raise StateError("weights can't change while rollouts are being sampled; finish them")
@@ -126,6 +127,8 @@ class TransformersSampler:
         self._model.begin_update()
         seen: set[str] = set()
         for name, tensor in named_tensors:
+            if name in seen:
+                raise StateError(f"weight {name!r} comes twice in one update")
             self._model.set_weight(name, tensor)
             seen.add(name)
         self._model.names.require_all(seen)

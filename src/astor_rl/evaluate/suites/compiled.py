@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from astor_rl.data.rows import Row
 from astor_rl.errors import DataError
 from astor_rl.evaluate.suites.base import Answer, Question, failure
-from astor_rl.evaluate.suites.container import Container, Ran
+from astor_rl.evaluate.suites.container import Container, Ran, scratch_folder
 from astor_rl.evaluate.suites.toolchains import Files, Toolchain
 from astor_rl.tasks.example_key import content_key
 from astor_rl.tasks.guard import guarded_async
@@ -148,8 +147,8 @@ class Compiled:
 
     def _build(self, row: Mapping[str, Any], files: Mapping[str, str]) -> Ran:
         tool = self._toolchain
-        with tempfile.TemporaryDirectory(prefix="astor-exercise-") as root:
-            folder = Path(root) / row["slug"]
+        with scratch_folder("astor-exercise-") as root:
+            folder = root / row["slug"]
             # Tests last: an answer can't replace them.
             for name, text in tool.prepare(
                 {**row["support_files"], **files, **row["tests"]}

@@ -15,11 +15,13 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, Protocol
+
+from astor_rl.sandbox.inside.emptying import emptied
 
 _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"),
@@ -28,6 +30,8 @@ _SYSTEM = (
 _INSIDE = Path("/work")
 _LARGEST_KB = 512 * 1024
 """Largest file that a command may write, KiB."""
+_PRIVATE = ("/tmp", "/tmp/astor-go", "/tmp/astor-cargo")
+"""Values of variables that mean a place of the command's own."""
 _HEAD, _TAIL = 40_000, 10_000
 """Bytes of the output that are kept, from its start and its end."""
 
@@ -118,15 +122,27 @@ class Unconfined:
         timeout_s: float,
     ) -> Ran:
         """See `Container.run`. What would be in `/tmp` there is in a folder of its own."""
-        with tempfile.TemporaryDirectory(prefix="astor-tmp-") as own:
-            private = {name: _moved(value, own) for name, value in environment.items()}
-            return _run(_limited(command), folder, {**private, "TMPDIR": own}, timeout_s)
+        with scratch_folder("astor-tmp-") as own:
+            private = {
+                name: str(own) + value.removeprefix("/tmp") if value in _PRIVATE else value
+                for name, value in environment.items()
+            }
+            return _run(_limited(command), folder, {**private, "TMPDIR": str(own)}, timeout_s)
 
 
-def _moved(value: str, folder: str) -> str:
-    """A path below `/tmp` as a path below `folder`; other values as they are."""
-    inside = value == "/tmp" or value.startswith("/tmp/")
-    return folder + value.removeprefix("/tmp") if inside else value
+@contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder that may be left in any state: its removal never fails.
+
+    What can't be removed, because someone still writes there, stays.
+    """
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
+    try:
+        yield folder
+    finally:
+        if emptied(str(folder)):
+            with suppress(OSError):
+                folder.rmdir()
 
 
 def find_bubblewrap() -> Bubblewrap | str:

@@ -23,7 +23,6 @@ import re
 import shutil
 import subprocess
 import tarfile
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +39,7 @@ from astor_rl.evaluate.suites.base import (
     failure,
     mean_of_metric,
 )
-from astor_rl.evaluate.suites.container import Container, Ran
+from astor_rl.evaluate.suites.container import Container, Ran, scratch_folder
 from astor_rl.evaluate.suites.statistics import mean_metric
 from astor_rl.tasks.example_key import content_key
 from astor_rl.tasks.guard import guarded_async
@@ -154,8 +153,8 @@ class Commands:
 
     def measure(self, bug: Bug, tests: Mapping[str, str]) -> dict[str, float] | str:
         """Run test files (path -> source) on a version: `FIGURES`, or why they could not run."""
-        with tempfile.TemporaryDirectory(prefix="astor-defects4j-") as root:
-            folder = Path(root) / bug.version
+        with scratch_folder("astor-defects4j-") as root:
+            folder = root / bug.version
             shutil.copytree(bug.folder, folder, symlinks=True)
             archive = f"{bug.version}-astor.1.tar.bz2"
             (folder / archive).write_bytes(_packed(tests))
