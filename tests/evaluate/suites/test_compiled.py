@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from astor_rl.data.rows import Row
 from astor_rl.errors import ConfigError, DataError
 from astor_rl.evaluate.suites.base import Answer
 from astor_rl.evaluate.suites.compiled import Compiled, answered_files
-from astor_rl.evaluate.suites.container import Unconfined, find_bubblewrap
+from astor_rl.evaluate.suites.container import Unconfined, find_bubblewrap, scratch_folder
 from astor_rl.evaluate.suites.polyglot import PolyglotSuite
 from astor_rl.evaluate.suites.toolchains import (
     Toolchain,
@@ -136,6 +137,35 @@ def test_without_a_container_temporary_files_are_nobody_elses(tmp_path: Path):
     assert cache == f"{home}/astor-go"
     assert home not in ("/tmp", again[0])
     assert not Path(home).exists()
+
+
+def test_without_a_container_a_toolchain_below_tmp_is_found(tmp_path: Path):
+    tool = tmp_path / "bin" / "hello"
+    tool.parent.mkdir()
+    tool.write_text("#!/bin/sh\necho found $GOROOT\n")
+    tool.chmod(0o755)
+    environment = {"PATH": f"{tool.parent}:/usr/bin:/bin", "GOROOT": str(tmp_path)}
+    ran = Unconfined().run(["hello"], folder=tmp_path, environment=environment, timeout_s=30)
+    assert ran.output.split() == ["found", str(tmp_path)]
+
+
+def test_a_folder_is_removed_however_it_was_left():
+    with scratch_folder("astor-test-") as deep:
+        here = os.open(deep, os.O_RDONLY)
+        for _ in range(2000):
+            os.mkdir("d", dir_fd=here)
+            below = os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(here)
+            here = below
+        os.close(here)
+    assert not deep.exists()
+    with scratch_folder("astor-test-") as replaced:
+        replaced.rmdir()
+        replaced.symlink_to("/usr")
+    assert Path("/usr/bin").exists()
+    replaced.unlink(missing_ok=True)
+    with scratch_folder("astor-test-") as gone:
+        gone.rmdir()
 
 
 def test_an_exercise_that_cannot_be_run_here_says_nothing():
