@@ -32,7 +32,13 @@ def test_what_is_not_defined_is_refused(n, c, k):
         pass_at_k(n, c, k)
 
 
-def test_pass_metrics_are_those_that_all_examples_have_samples_for():
+def test_an_example_that_lacks_a_sample_does_not_take_a_figure_from_the_others():
+    found = pass_metrics([[1.0] * 5, [0.0] * 4, [0.0] * 5])
+    assert (found["pass@5"].value, found["pass@5"].examples) == (0.5, 2)
+    assert found["pass@1"].examples == 3
+
+
+def test_pass_metrics_are_those_that_there_are_samples_for():
     found = pass_metrics([[1.0, 0.0, 0.0, 0.0, 0.0], [0.5, 1.0, 1.0, 1.0, 1.0], []])
     assert set(found) == {"pass@1", "pass@5"}
     assert found["pass@1"].value == pytest.approx((0.2 + 0.8) / 2)

@@ -69,21 +69,27 @@ def pass_at_k(samples: int, right: int, k: int) -> float:
 
 
 def pass_metrics(outcomes: Sequence[Sequence[float]], *, prefix: str = "pass") -> dict[str, Metric]:
-    """`pass@k` for each k of `PASS_AT` that all examples have samples for.
+    """`pass@k` for each k of `PASS_AT` that there are samples for.
+
+    An example of which fewer than k samples could be judged is left out of that k: each figure
+    says how many examples it rests on.
 
     Args:
         outcomes: by example, 1.0 for each sample that is right; others count as wrong. Examples
             without samples are left out.
         prefix: of the metrics' names.
     """
-    judged = [group for group in outcomes if group]
-    fewest = min(map(len, judged), default=1)
+    most = max(map(len, outcomes), default=1)
     return {
         f"{prefix}@{k}": mean_metric(
-            [pass_at_k(len(group), sum(value == 1.0 for value in group), k) for group in judged]
+            [
+                pass_at_k(len(group), sum(value == 1.0 for value in group), k)
+                for group in outcomes
+                if len(group) >= k
+            ]
         )
         for k in PASS_AT
-        if k <= fewest
+        if k <= max(most, 1)
     }
 
 
