@@ -130,7 +130,7 @@ def _gains(record: Record) -> Iterator[Sequence[str]]:
         if found is None:
             yield against, "no result yet", "", "0", "", paper
             continue
-        if len(found["against"]) > 1:
+        if found["against"] != [name]:
             against += f" ({', '.join(found['against'])})"
         interval = _bounds(found, "{:+.1f}") or "none"
         gain = "undefined" if found["mean"] is None else f"{found['mean']:+.1f}%"
