@@ -127,7 +127,10 @@ def test_the_page_says_what_the_record_says() -> None:
     assert "| Merging (merging, ties) | +25.0% | [+23.0, +27.0] | 3 | ahead | +19.2% |" in text
     assert "| Joint | -3.0% | none | 3 | not told apart | +12.8% |" in text
     assert "| Curriculum | -9.0% | [-11.0, -7.0] | 3 | behind | +16.8% |" in text
-    assert "| the best specialist (specialists) | undefined | none | 3 | not told apart | +9.0% |" in text
+    assert (
+        "| the best specialist (specialists) | undefined | none | 3 | not told apart | +9.0% |"
+        in text
+    )
     assert "| +1.0% | [-1.0, +3.0] | 3 | not told apart |  |" in text
     assert "left out and nothing is said of them: sec, tac." in text
     del record["astor_vs_best_scheduler"]
