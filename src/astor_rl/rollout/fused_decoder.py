@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import rms_norm, silu
 
 from astor_rl.llama_family import LINEARS, family_reasons, hooked, layer_window, norms, patched
+from astor_rl.rollout.cache import DecodeBatch, PrefillBatch
 from astor_rl.rollout.joined_linear import JoinedLinear, JoinedPart
 from astor_rl.rollout.packed_linear import restore
 
@@ -24,22 +25,8 @@ _JOINED = (slice(0, 3), slice(3, 4), slice(4, 6), slice(6, 7))
 """Which of `LINEARS` read the same input: q, k, v; o; gate, up; down."""
 
 
-class Attend(Protocol):
-    """What remembers keys and values: `PrefillBatch` and `DecodeBatch` of `cache`."""
-
-    def attend(
-        self,
-        layer: int,
-        q_NHD: Tensor,
-        k_NKD: Tensor,
-        v_NKD: Tensor,
-        *,
-        scale: float,
-        window: int | None,
-        softcap: float | None,
-    ) -> Tensor:
-        """Keep keys and values; attention's output, [N, H, S]."""
-        ...
+Batch = PrefillBatch | DecodeBatch
+"""What keeps keys and values, and attends to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +39,7 @@ class _Layer:
     gate_up: JoinedLinear
     down: JoinedLinear
 
-    def run(self, x: Tensor, cos: Tensor, sin: Tensor, number: int, batch: Attend) -> Tensor:
+    def run(self, x: Tensor, cos: Tensor, sin: Tensor, number: int, batch: Batch) -> Tensor:
         """The residual stream [N, D] after the layer; cos, and sin with its signs, [N, 1, S]."""
         attention = self.module.self_attn
         size, shared = attention.head_dim, attention.config.num_key_value_heads
@@ -130,9 +117,7 @@ class FusedDecoder:
             for joined in (layer.qkv, layer.o, layer.gate_up, layer.down):
                 joined.forget()
 
-    def __call__(
-        self, ids: Tensor, positions: Tensor, batch: Attend, keep: Tensor | None
-    ) -> Tensor:
+    def __call__(self, ids: Tensor, positions: Tensor, batch: Batch, keep: Tensor | None) -> Tensor:
         """Logits [N, V], or of the tokens `keep` only."""
         decoder = self._model.get_decoder()
         x = decoder.embed_tokens(ids)

@@ -14,7 +14,12 @@ from astor_rl.data.rows import Row
 from astor_rl.errors import ConfigError, DataError
 from astor_rl.evaluate.suites.base import Answer
 from astor_rl.evaluate.suites.compiled import Compiled, answered_files
-from astor_rl.evaluate.suites.container import Unconfined, find_bubblewrap, scratch_folder
+from astor_rl.evaluate.suites.container import (
+    TEMPORARY,
+    Unconfined,
+    find_bubblewrap,
+    scratch_folder,
+)
 from astor_rl.evaluate.suites.polyglot import PolyglotSuite
 from astor_rl.evaluate.suites.toolchains import (
     Toolchain,
@@ -125,7 +130,7 @@ def test_a_deadline_is_a_failure():
 
 def test_without_a_container_temporary_files_are_nobody_elses(tmp_path: Path):
     command = ["/bin/sh", "-c", 'echo "$HOME $GOCACHE $PATH"; touch "$HOME/left"; ls "$TMPDIR"']
-    environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "GOCACHE": "/tmp/astor-go"}
+    environment = {"PATH": "/usr/bin:/bin", "HOME": TEMPORARY, "GOCACHE": f"{TEMPORARY}/go"}
     outputs = []
     for _ in range(2):
         ran = Unconfined().run(command, folder=tmp_path, environment=environment, timeout_s=30)
@@ -134,7 +139,7 @@ def test_without_a_container_temporary_files_are_nobody_elses(tmp_path: Path):
     (home, cache, path, left), again = outputs
     assert left == "left"
     assert path == environment["PATH"]
-    assert cache == f"{home}/astor-go"
+    assert cache == f"{home}/go"
     assert home not in ("/tmp", again[0])
     assert not Path(home).exists()
 

@@ -8,9 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from astor_rl.evaluate.suites.container import Bubblewrap, Container, Unconfined, find_bubblewrap
+from astor_rl.evaluate.suites.container import (
+    TEMPORARY,
+    Bubblewrap,
+    Container,
+    Unconfined,
+    find_bubblewrap,
+)
 
-ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": "/tmp"}
+ENVIRONMENT = {"PATH": "/usr/bin:/bin", "HOME": TEMPORARY}
 
 
 @pytest.fixture
@@ -114,3 +120,14 @@ def running(mark: str) -> list[str]:
         if command[:2] == [b"sleep", mark.encode()]:
             found.append(entry.name)
     return found
+
+
+def test_a_container_fills_in_where_temporary_files_go(tmp_path: Path):
+    shown = tmp_path / "shows-its-arguments"
+    shown.write_text('#!/bin/sh\necho "$@"\n')
+    shown.chmod(0o755)
+    environment = {"HOME": TEMPORARY, "GOCACHE": f"{TEMPORARY}/go", "PATH": "/usr/bin"}
+    ran = Bubblewrap(str(shown)).run(
+        ["true"], folder=tmp_path, environment=environment, timeout_s=30
+    )
+    assert "--setenv HOME /tmp --setenv GOCACHE /tmp/go --setenv PATH /usr/bin" in ran.output

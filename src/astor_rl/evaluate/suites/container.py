@@ -30,8 +30,8 @@ _SYSTEM = (
 _INSIDE = Path("/work")
 _LARGEST_KB = 512 * 1024
 """Largest file that a command may write, KiB."""
-_PRIVATE = ("/tmp", "/tmp/astor-go", "/tmp/astor-cargo")
-"""Values of variables that mean a place of the command's own."""
+TEMPORARY = "{temporary}"
+"""In a value of an environment: a folder that is this one command's own."""
 _HEAD, _TAIL = 40_000, 10_000
 """Bytes of the output that are kept, from its start and its end."""
 
@@ -67,7 +67,7 @@ class Container(Protocol):
             command: the program and its arguments, looked up in `environment`'s PATH.
             folder: where it runs; the only place it can write to that remains.
             readable: further files and folders that it may read.
-            environment: the whole of it.
+            environment: the whole of it; `TEMPORARY` in a value is filled in.
             timeout_s: wall-clock seconds until everything it started is killed.
 
         Raises:
@@ -104,7 +104,7 @@ class Bubblewrap:
             *("--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"),
             *(part for path in readable for part in ("--ro-bind", str(path), str(path))),
             *("--bind", str(folder), inside, "--chdir", inside),
-            *(part for pair in environment.items() for part in ("--setenv", *pair)),
+            *(p for pair in _placed(environment, "/tmp").items() for p in ("--setenv", *pair)),
         ]
         return _run([*arguments, "--", *_limited(command)], folder, {}, timeout_s)
 
@@ -121,13 +121,14 @@ class Unconfined:
         environment: Mapping[str, str],
         timeout_s: float,
     ) -> Ran:
-        """See `Container.run`. What would be in `/tmp` there is in a folder of its own."""
+        """See `Container.run`."""
         with scratch_folder("astor-tmp-") as own:
-            private = {
-                name: str(own) + value.removeprefix("/tmp") if value in _PRIVATE else value
-                for name, value in environment.items()
-            }
-            return _run(_limited(command), folder, {**private, "TMPDIR": str(own)}, timeout_s)
+            private = _placed({**environment, "TMPDIR": TEMPORARY}, str(own))
+            return _run(_limited(command), folder, private, timeout_s)
+
+
+def _placed(environment: Mapping[str, str], temporary: str) -> dict[str, str]:
+    return {name: value.replace(TEMPORARY, temporary) for name, value in environment.items()}
 
 
 @contextmanager

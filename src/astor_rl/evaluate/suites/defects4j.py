@@ -39,7 +39,12 @@ from astor_rl.evaluate.suites.base import (
     failure,
     mean_of_metric,
 )
-from astor_rl.evaluate.suites.container import Container, Ran, scratch_folder
+from astor_rl.evaluate.suites.container import (
+    TEMPORARY,
+    Container,
+    Ran,
+    scratch_folder,
+)
 from astor_rl.evaluate.suites.statistics import mean_metric
 from astor_rl.tasks.example_key import content_key
 from astor_rl.tasks.guard import guarded_async
@@ -184,7 +189,7 @@ class Commands:
             folder=folder,
             readable=[self._home, *homes, *Path("/etc").glob("java*")],
             # Defects4J's documents ask for this time zone.
-            environment={**kept, "HOME": "/tmp", "TZ": "America/Los_Angeles"},
+            environment={**kept, "HOME": TEMPORARY, "TZ": "America/Los_Angeles"},
             timeout_s=_TEST_S,
         )
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from astor_rl.errors import ConfigError
+from astor_rl.evaluate.suites.container import TEMPORARY
 
 Files = dict[str, str]
 """Text by relative path."""
@@ -121,7 +122,7 @@ def _cpp(extra: Path | None) -> Toolchain | str:
     return Toolchain(
         ("sh", "-c", build),
         (*readable, header),
-        {"PATH": path, "HOME": "/tmp"},
+        {"PATH": path, "HOME": TEMPORARY},
         passed=_first(r"All tests passed \([\d,]+ assertions? in (\d+) test cases?\)"),
         started=_count(r"^test cases:"),
         tests=_count(r"^\s*TEST_CASE\("),
@@ -136,9 +137,9 @@ def _go(extra: Path | None) -> Toolchain | str:
     root = extra or Path(program).resolve().parent.parent
     environment = {
         "PATH": f"{root / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin",
-        "HOME": "/tmp",
+        "HOME": TEMPORARY,
         "GOROOT": str(root),
-        "GOCACHE": "/tmp/astor-go",
+        "GOCACHE": f"{TEMPORARY}/go",
         "GOFLAGS": "-mod=mod",
         "GOPROXY": "off",
         "GOTOOLCHAIN": "local",
@@ -176,7 +177,7 @@ def _java(extra: Path | None) -> Toolchain | str:
     return Toolchain(
         ("sh", "-c", build),
         (*readable, *homes, *Path("/etc").glob("java*"), *((extra,) if extra else ())),
-        {"PATH": path, "HOME": "/tmp"},
+        {"PATH": path, "HOME": TEMPORARY},
         passed=_first(r"\[\s*(\d+) tests successful\s*\]"),
         started=_count(r"tests started\s*\]"),
         tests=_count(r"^\s*@(Test|ParameterizedTest)\b"),
@@ -194,7 +195,7 @@ def _javascript(extra: Path | None) -> Toolchain | str:
     return Toolchain(
         ("node", "node_modules/jest/bin/jest.js", "--ci", "--runInBand", "--cache=false"),
         (*readable, modules),
-        {"PATH": path, "HOME": "/tmp"},
+        {"PATH": path, "HOME": TEMPORARY},
         passed=_first(r"^Tests:.*?(\d+) passed"),
         started=_count(r"^Tests:"),
         tests=_count(r"^\s*(test|it)(\.each)?\("),
@@ -207,7 +208,11 @@ def _rust(extra: Path | None) -> Toolchain | str:
     if absent := _missing("cargo", "rustc"):
         return absent
     path, readable = _path("cargo", "rustc", "cc")
-    environment = {"PATH": path, "HOME": "/tmp", "CARGO_HOME": str(extra or "/tmp/astor-cargo")}
+    environment = {
+        "PATH": path,
+        "HOME": TEMPORARY,
+        "CARGO_HOME": str(extra or f"{TEMPORARY}/cargo"),
+    }
     homes = [Path(os.environ.get("RUSTUP_HOME", Path.home() / ".rustup"))]
     if homes[0].is_dir():
         environment["RUSTUP_HOME"] = str(homes[0])
