@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
+import subprocess
+import sys
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import astor_rl
 from astor_rl.sandbox.api import CallJob, Job, Limits, Outcome, SuiteJob
 from astor_rl.sandbox.pool import ProcessPool
 
@@ -65,6 +70,38 @@ def check(suite: Callable[..., Outcome]) -> Callable[..., Outcome]:
         return outcome
 
     return check
+
+
+@pytest.fixture(scope="session")
+def ordinary_python() -> str:
+    """A Python that uid 1000 can run here, on this checkout and these packages; else a skip.
+
+    Trying says it: a closed folder anywhere, of libraries as of the checkout, is enough.
+    """
+    python = shutil.which("python3", path="/usr/bin")
+    if os.geteuid() != 0 or python is None:
+        pytest.skip("needs root, to become an ordinary user, and the system's python3")
+    read = "import sys; [open(path).close() for path in sys.argv[1:]]; print(sys.version_info[:2])"
+    places = (__file__, astor_rl.__file__, pytest.__file__)
+    try:
+        tried = subprocess.run(
+            [python, "-c", read, *places],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            user=1000,
+            group=1000,
+            extra_groups=[],
+        )
+    except OSError as error:
+        pytest.skip(f"ordinary users can't run {python} here: {error}")
+    if tried.returncode:
+        last = (tried.stderr.strip().splitlines() or [f"exit code {tried.returncode}"])[-1]
+        pytest.skip(f"ordinary users can't run the tests' files here: {last}")
+    if tried.stdout.strip() != str(sys.version_info[:2]):
+        pytest.skip(f"the system's python is {tried.stdout.strip()}, the packages are of another")
+    return python
 
 
 @pytest.fixture(scope="session")

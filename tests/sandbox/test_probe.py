@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import textwrap
@@ -107,17 +106,8 @@ def test_allowed_by_name_the_landlock_tier_still_contains(tmp_path: Path) -> Non
     assert (status, forked, again) == ("timeout", "BlockingIOError", [])
 
 
-def test_an_ordinary_user_has_the_full_tier() -> None:
+def test_an_ordinary_user_has_the_full_tier(ordinary_python: str) -> None:
     """As root, by becoming uid 1000; otherwise this is what every other test shows."""
-    python = shutil.which("python3", path="/usr/bin")
-    if os.geteuid() != 0 or python is None:
-        pytest.skip("needs root and an interpreter that ordinary users can read")
-    if subprocess.run(
-        [python, "-c", "import sys; sys.exit(sys.version_info < (3, 11))"]
-    ).returncode:
-        pytest.skip("the system's python is older than 3.11")
-    if not os.access(Path(probe.__file__), os.R_OK) or _private(Path(probe.__file__)):
-        pytest.skip("the checkout is unreadable for ordinary users")
     body = """
     table = {f.name: f.why for f in facilities() if not f.available}
     outcomes = []
@@ -129,7 +119,7 @@ def test_an_ordinary_user_has_the_full_tier() -> None:
             outcomes.append([outcome.status, outcome.tier, [c.error for c in outcome.calls]])
     print(json.dumps([table, outcomes]))
     """
-    missing, outcomes = _script(body, user=1000, python=python)
+    missing, outcomes = _script(body, user=1000, python=ordinary_python)
     if "userns" in missing or "mountns" in missing:
         pytest.skip(f"ordinary users may not unshare here: {missing}")
     assert missing == {}
@@ -137,7 +127,3 @@ def test_an_ordinary_user_has_the_full_tier() -> None:
         ["ok", "full", ["", "PermissionError", "FileNotFoundError"]],
         ["timeout", "full", []],
     ]
-
-
-def _private(path: Path) -> bool:
-    return any(not parent.stat().st_mode & 0o001 for parent in path.resolve().parents)

@@ -59,29 +59,15 @@ def _attacks(
     return done.stdout
 
 
-def _public_python() -> str:
-    """An interpreter that an ordinary user can run on this checkout; else the test skips."""
-    python = shutil.which("python3", path="/usr/bin")
-    if os.geteuid() != 0 or python is None:
-        pytest.skip("needs root and an interpreter that ordinary users can read")
-    version = f"import sys; sys.exit(sys.version_info[:2] != {sys.version_info[:2]})"
-    if subprocess.run([python, "-c", version], check=False).returncode:
-        pytest.skip("the system's python is of another version than the packages")
-    places = (_ROOT, Path(pytest.__file__).resolve())
-    if any(not p.stat().st_mode & 0o001 for place in places for p in place.parents):
-        pytest.skip("the checkout is unreadable for ordinary users")
-    return python
-
-
 @pytest.mark.slow
-def test_as_an_ordinary_user() -> None:
+def test_as_an_ordinary_user(ordinary_python: str) -> None:
     """As root, by becoming uid 1000; otherwise this is what every other test shows."""
     # pytest's own folders are closed to others.
     folder = Path(tempfile.mkdtemp(prefix="astor-user-", dir="/tmp"))
     folder.chmod(0o777)
     try:
         goals = ("--goal", "escape", "spy", "linger", "confuse")
-        table = _attacks(folder, *goals, user=1000, python=_public_python())
+        table = _attacks(folder, *goals, user=1000, python=ordinary_python)
     finally:
         shutil.rmtree(folder)
     assert "missing: nothing; 0 did not end as they must" in table
