@@ -39,11 +39,11 @@ train: setup  ## train one small model on four coding tasks, about a quarter of 
 resume: setup  ## go on with a run that was stopped
 	@$(BIN)/astor train $(CONFIG) --resume $(ARGS)
 
-test: setup  ## every test
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup  ## every test, in two processes (ARGS="-n 0" for one)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-fast: setup  ## the tests that take seconds
-	@$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not slow' $(ARGS)
 
 test-trl: setup  ## the tests of ASTOR inside TRL
 	@$(BIN)/python -m pytest tests/engines/trl $(ARGS)

@@ -80,10 +80,12 @@ def _alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def _wait_for(condition: Callable[[], object]) -> None:
+def _wait_for(condition: Callable[[], object]) -> bool:
+    """Whether it came true; asking once more may find it false again."""
     deadline = time.monotonic() + _PATIENCE_S
-    while not condition() and time.monotonic() < deadline:
+    while not (true := bool(condition())) and time.monotonic() < deadline:
         time.sleep(0.01)
+    return true
 
 
 @pytest.fixture(scope="module")
@@ -124,8 +126,7 @@ def test_the_mark_is_seen(copy: Path) -> None:
     )
     assert trainer.stdout is not None
     try:
-        _wait_for(lambda: len(_with_mark(str(copy))) >= 4)  # two launchers, two zygotes
-        assert len(_with_mark(str(copy))) >= 4
+        assert _wait_for(lambda: len(_with_mark(str(copy))) >= 4)  # two launchers, two zygotes
     finally:
         trainer.kill()
         trainer.wait()
