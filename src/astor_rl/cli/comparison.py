@@ -6,13 +6,13 @@ import functools
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
 
 from astor_rl.cli.errors import FAILED, INTERRUPTED, one_line_errors
-from astor_rl.compare.analysis import analyse
+from astor_rl.compare.analysis import Analysis, analyse
 from astor_rl.compare.document import Status, document
 from astor_rl.compare.records import check_unchanged, evaluation_file, is_finished
 from astor_rl.compare.results import commits
@@ -67,27 +67,29 @@ def compare_arms(
         with make_console(live=live, quiet=quiet) as console:
             check_unchanged(units)
             outcome = run_units(to_do, comparison, console=console)
-    if outcome.interrupted:
-        done = sum(is_finished(unit) for unit in units)
-        sys.stderr.write(f"interrupted with {done} of {len(units)} units done; the same command ")
-        sys.stderr.write("goes on, with --report it shows them\n")
-        return INTERRUPTED
     failed = {unit.name: why for unit in units if (why := outcome.failed.get(unit.name))}
-    _report(comparison, units, failed)
+    done = sum(is_finished(unit) for unit in units)
+    status = Status(done, len(units), failed, commits(units))
+    analysis = analyse(comparison, units)
+    written = _write(comparison, analysis, status)
+    if outcome.interrupted:
+        sys.stderr.write(f"interrupted with {done} of {len(units)} units done ({written}); ")
+        sys.stderr.write("the same command goes on, with --report it shows them\n")
+        return INTERRUPTED
+    render(comparison, analysis, status, sys.stdout)
+    typer.echo(f"comparison: {written}")
     for name, why in failed.items():
         sys.stderr.write(f"error: {name} failed: {why}\n")
     return FAILED if failed else 0
 
 
-def _report(comparison: CompareConfig, units: Sequence[Unit], failed: Mapping[str, str]) -> None:
-    done = sum(is_finished(unit) for unit in units)
-    status = Status(done, len(units), failed, commits(units))
-    analysis = analyse(comparison, units)
+def _write(comparison: CompareConfig, analysis: Analysis, status: Status) -> str:
+    """Keep what was found; returns where."""
     folder = Path(comparison.output_dir)
-    write_json(folder / "comparison.json", document(comparison, analysis, status))
-    write_text(folder / "comparison.md", markdown(comparison, analysis, status))
-    render(comparison, analysis, status, sys.stdout)
-    typer.echo(f"comparison: {folder / 'comparison.json'}, {folder / 'comparison.md'}")
+    findings, page = folder / "comparison.json", folder / "comparison.md"
+    write_json(findings, document(comparison, analysis, status))
+    write_text(page, markdown(comparison, analysis, status))
+    return f"{findings}, {page}"
 
 
 def run_units(units: Sequence[Unit], comparison: CompareConfig, *, console: Console) -> Outcome:
