@@ -87,7 +87,7 @@ KEYS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
     ({"lora": True}, ("lora = True", "a table")),
     ({"eval": {"examples": -1}}, ("eval.examples = -1", "greater than or equal to 0")),
     ({"schedule": {"tau": "0.5"}}, ("schedule.tau = '0.5'", "valid number")),
-    ({"schedule": {"tau": 0.0}}, ("schedule.tau is 0.0", "above 0")),
+    ({"schedule": {"tau": 0.0}}, ("schedule.tau is 0.0", "at least 1e-06")),
     ({"schedule": {"mix": 2.0}}, ("schedule.mix is 2.0", "in [0, 1]")),
     ({"schedule": {"cost_aware": 1}}, ("schedule.cost_aware = 1", "valid boolean")),
     ({"calibrate": {"direction": "up"}}, ("calibrate.direction = 'up'", "'loosen' or 'tighten'")),

@@ -497,3 +497,24 @@ def test_invalid_rollouts_shrink_the_group_and_are_never_zeros() -> None:
     assert first.plan(revision=1) == second.plan(revision=1)
     assert first.metrics() == second.metrics()
     assert first.metrics()["task/io/potential"] == pytest.approx((1 / 3) / 0.25)
+
+
+def test_a_task_without_prompts_has_no_part_in_the_others_coefficients() -> None:
+    options = CoordinatorOptions(
+        schedule=ScheduleOptions(warmup_steps=2, min_groups=1),
+        synergy=SynergyOptions(enabled=False),
+    )
+    tasks = [*specs("code tests"), TaskSpec("later", [])]
+    each = Coordinator(tasks, prompts_per_step=8, seed=0, options=options)
+    for revision in range(12):
+        plan = each.plan(revision=revision)
+        each.observe_groups(plan.id, rewards(plan))
+        each.observe_update(plan.id, revision + 1, UpdateStats(kl={"code": 0.01, "tests": 0.01}))
+    receipt = each.plan(revision=12).receipt
+    factors = {name: task.beta_multiplier for name, task in receipt.tasks.items()}
+    assert factors["later"] == 1
+    assert factors["tests"] > 1.5 > 1 > factors["code"]
+    metrics = each.metrics()
+    quota = {name: metrics[f"task/{name}/quota"] for name in ("code", "tests")}
+    mean = sum(share * math.log(factors[name]) for name, share in quota.items())
+    assert mean == pytest.approx(0, abs=1e-9)  # redistributed, not strengthened

@@ -11,6 +11,9 @@ from typing import Any
 
 from astor_rl.errors import ConfigError, StateError
 
+LEAST_TAU = 1e-6
+"""Of a softmax's temperature: below it the best takes all in any case, and quotients overflow."""
+
 
 def check_number(
     name: str,

@@ -315,11 +315,13 @@ class Coordinator:
 
     def _calibrate(self, snapshot: UtilitySnapshot) -> dict[str, TaskCalibration]:
         tasks = [snapshot.tasks[name] for name in self._tasks]
+        has_prompts = np.array([self._scheduler.book(name).size > 0 for name in self._tasks])
+        quota = np.where(has_prompts, self._scheduler.stages(snapshot).floor, 0.0)
         return self._calibrator.calibrate(
             {name: spec.beta for name, spec in self._tasks.items()},
             np.array([task.utility for task in tasks]),
             np.array([task.utility_se for task in tasks]),
-            self._scheduler.stages(snapshot).floor,
+            quota / max(quota.sum(), np.finfo(float).tiny),
             measured=self._scheduler.phase == "scheduled",
         )
 

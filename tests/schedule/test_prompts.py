@@ -336,6 +336,7 @@ def test_broken_states_are_named() -> None:
     ("name", "value"),
     [
         ("tau", 0.0),
+        ("tau", 1e-200),
         ("eta", -0.1),
         ("fast_half_life", 0.0),
         ("evidence_half_life", math.inf),

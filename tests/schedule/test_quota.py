@@ -180,6 +180,7 @@ def test_more_prompts_than_there_are_is_an_error() -> None:
 def test_bad_options_are_named() -> None:
     for kwargs, text in [
         ({"tau": 0.0}, "schedule.tau is 0.0"),
+        ({"tau": 1e-200}, "schedule.tau is 1e-200"),
         ({"mix": 1.5}, r"schedule.mix is 1.5; it must be a finite number in \[0, 1\]"),
         ({"warmup_steps": -1}, "schedule.warmup_steps is -1"),
         ({"min_groups": 0}, "schedule.min_groups is 0"),

@@ -177,14 +177,16 @@ class Calibrator:
 
         Args:
             beta: base beta by task; its order is that of the arrays.
-            utility, se, quota: U, its error and q', [K].
+            utility, se, quota: U, its error and q', [K]. A task whose share is 0 (it has no
+                prompts) keeps its base beta and has no part in the others'.
             measured: False during warm-up: no task is judged before all are measured.
         """
         options = self._options
-        z = np.zeros(len(beta))
-        if options.enabled and measured:
-            z = standardise(utility, se, s0=options.s0, noise=options.noise)
-        factors = multipliers(z, quota, options)
+        z, factors = np.zeros(len(beta)), np.ones(len(beta))
+        taking = quota > 0
+        if options.enabled and measured and taking.any():
+            z[taking] = standardise(utility[taking], se[taking], s0=options.s0, noise=options.noise)
+            factors[taking] = multipliers(z[taking], quota[taking], options)
         result = {}
         for k, (name, base) in enumerate(beta.items()):
             factor = float(factors[k])

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from astor_rl.checks import check_keys, check_number
+from astor_rl.checks import LEAST_TAU, check_keys, check_number
 from astor_rl.errors import PlanError, StateError
 from astor_rl.schedule.race import first_arrivals
 from astor_rl.schedule.unseen import Unseen
@@ -80,7 +80,8 @@ class PromptOptions:
     prior_variance: float = 0.25
 
     def __post_init__(self) -> None:
-        for name in ("tau", "fast_half_life", "slow_half_life", "evidence_half_life"):
+        check_number("prompts.tau", self.tau, low=LEAST_TAU)
+        for name in ("fast_half_life", "slow_half_life", "evidence_half_life"):
             check_number(f"prompts.{name}", getattr(self, name), low=0, above=True)
         check_number("prompts.eta", self.eta, low=0)
         check_number("prompts.explore_share", self.explore_share, low=0, high=1)

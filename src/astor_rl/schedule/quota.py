@@ -17,7 +17,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from astor_rl.checks import check_choice, check_count, check_number
+from astor_rl.checks import LEAST_TAU, check_choice, check_count, check_number
 from astor_rl.errors import PlanError
 from astor_rl.schedule.baselines.options import METHODS, Method
 
@@ -64,7 +64,7 @@ class ScheduleOptions:
 
     def __post_init__(self) -> None:
         check_choice("schedule.method", self.method, METHODS)
-        check_number("schedule.tau", self.tau, low=0, above=True)
+        check_number("schedule.tau", self.tau, low=LEAST_TAU)
         check_number("schedule.mix", self.mix, low=0, high=1)
         check_count("schedule.warmup_steps", self.warmup_steps, low=0)
         check_count("schedule.min_groups", self.min_groups, low=1)

@@ -49,7 +49,7 @@ class PotentialOptions:
     def __post_init__(self) -> None:
         check_number("potential.half_life", self.half_life, low=0, above=True)
         check_choice("potential.scale", self.scale, ("range", "task_rms"))
-        check_number("potential.prior_groups", self.prior_groups, low=0, above=True)
+        check_number("potential.prior_groups", self.prior_groups, low=1e-6)
         check_number("potential.prior_sd", self.prior_sd, low=0, above=True)
         check_number("potential.rms_floor", self.rms_floor, low=0, above=True)
 
