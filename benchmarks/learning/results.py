@@ -23,6 +23,7 @@ PAGE: Final = ROOT / "docs" / "results.md"
 COMPARISONS: Final = {"A": "compare.toml", "B": "compare-b.toml"}
 _HERE: Final = Path(__file__).parent
 _HEADLINES: Final = ("joint", "curriculum", "merging", "best_specialist", "best_scheduler")
+_ROWS: Final = (*_HEADLINES, "every_scheduler")
 _PAPER: Final = {"joint": 12.8, "curriculum": 16.8, "merging": 19.2, "best_specialist": 9.0}
 _TITLES: Final = {
     "joint": "Joint",
@@ -30,6 +31,7 @@ _TITLES: Final = {
     "merging": "Merging",
     "best_specialist": "the best specialist",
     "best_scheduler": "the best other scheduler",
+    "every_scheduler": "the best of all other schedulers",
 }
 _INTRO: Final = """# Results
 
@@ -37,9 +39,11 @@ Made by `python -m benchmarks.learning.results` from `benchmarks/results/learnin
 are those of `make bench-learning`. What the laboratories are, and what they can and can't show:
 [Laboratory](laboratory.md).
 
-Scores are mean outcomes on the test split, in [0, 1]. An interval is a 95% t-interval over seeds;
-against the best of several arms it is simultaneous. Each row stands alone: nothing is corrected for
-a table having several. Gains are ASTOR's over the other arm's mean over tasks, in percent.
+Scores are mean outcomes on the test split, in [0, 1]. An interval is a 95% t-interval over seeds:
+it speaks of other seeds, not of other test examples or another start. Gains are ASTOR's over the
+other arm's mean over tasks, in percent: geometric means of the ratios by seed, over the seeds that
+both have (so a ratio of two means in a table may differ). Against the best of several arms the
+interval is for the truly best. Each row stands alone: nothing is corrected for there being several.
 """
 
 Record = Mapping[str, Any]
@@ -80,16 +84,17 @@ def _laboratory(name: str, record: Record) -> Iterator[str]:
     comparison = record["comparison"]
     yield from _reservations(record)
     yield (
-        f"{record['finished']} of {record['units']} units are finished. Every arm samples "
-        f"{comparison['max_tokens']:,} tokens a seed in training, but merged ones, which sample "
-        "none beyond their specialists'."
+        f"{record['finished']} of {record['units']} units are finished. The budget is "
+        f"{comparison['max_tokens']:,} tokens sampled in training, an arm and seed. Specialists "
+        "have it each, or share it (`specialists-share`: a quarter each); merged models sample "
+        "nothing beyond their specialists. The table of scores has what was sampled for a model."
     )
     yield f"### ASTOR against the paper's arms, laboratory {name}"
     columns = ("against", "gain", "95% interval", "seeds", "so ASTOR is", "in the paper")
     yield _table(columns, _gains(record))
     yield from _left_out(record)
     yield f"### Test scores, laboratory {name}"
-    columns = ("arm", "seeds", *record["tasks"], "mean", "ASTOR's gain")
+    columns = ("arm", "seeds", "tokens", *record["tasks"], "mean", "ASTOR's gain")
     yield _table(columns, _scores(record))
     if record["own_specialists"]:
         yield f"### Each task against its own specialist, laboratory {name}"
@@ -100,11 +105,12 @@ def _laboratory(name: str, record: Record) -> Iterator[str]:
         yield _table(("specialists", *record["tasks"]), rows)
     yield f"### On the way, laboratory {name}"
     yield (
-        "Steps that the budget bought and tokens sampled in them, medians over seeds; in how many "
-        "seeds, and after how many tokens, an arm first reached Joint's final validation score; "
-        "best minus final validation score by task (forgetting; noise in the looks adds to it)."
+        "Steps that the budget bought (median over seeds); in how many seeds, and after how many "
+        "tokens, a look at the validation split first reached what Joint scored in the end, on "
+        "average (the more noise in the looks, the sooner: Joint's own row is what to compare "
+        "with); best minus final validation score by task (forgetting; noise adds to it, too)."
     )
-    columns = ("arm", "steps", "tokens", "reached Joint", "tokens to it", *record["tasks"])
+    columns = ("arm", "steps", "reached Joint", "tokens to it", *record["tasks"])
     yield _table(columns, _way(record))
 
 
@@ -124,8 +130,10 @@ def _reservations(record: Record) -> Iterator[str]:
 
 
 def _gains(record: Record) -> Iterator[Sequence[str]]:
-    for name in _HEADLINES:
+    for name in _ROWS:
         found = record.get(f"astor_vs_{name}")
+        if found is None and name not in _HEADLINES:
+            continue
         against, paper = _TITLES[name], f"{_PAPER[name]:+.1f}%" if name in _PAPER else ""
         if found is None:
             yield against, "no result yet", "", "0", "", paper
@@ -138,6 +146,8 @@ def _gains(record: Record) -> Iterator[Sequence[str]]:
 
 
 def _verdict(found: Record) -> str:
+    if found["mean"] is None:
+        return "unknown"
     return verdict(found["low"], found["high"], found["seeds"])
 
 
@@ -145,8 +155,8 @@ def _left_out(record: Record) -> Iterator[str]:
     for name in _HEADLINES:
         if left := record.get(f"astor_vs_{name}", {}).get("left_out"):
             yield (
-                f"Against {_TITLES[name]}, arms with fewer seeds are left out and nothing is said "
-                f"of them: {', '.join(left)}. The next table has each alone."
+                f"Against {_TITLES[name]}, arms with fewer seeds (or a score of 0) are left out: "
+                f"{', '.join(left)}. The next table has each alone."
             )
 
 
@@ -154,12 +164,12 @@ def _scores(record: Record) -> Iterator[Sequence[str]]:
     before = [found["mean"] for found in record["before_rl"].values()]
     if before:
         mean = sum(before) / len(before)
-        yield "before RL", "", *(f"{value:.3f}" for value in before), f"{mean:.3f}", ""
+        yield "before RL", "", "", *(f"{value:.3f}" for value in before), f"{mean:.3f}", ""
     for name, arm in record["arms"].items():
         test = arm["test"]
         scores = (_half(test[key]) for key in (*record["tasks"], "mean"))
         gain = _interval(record["gains"].get(name), "{:+.1f}")
-        yield name, str(len(arm["seeds"])), *scores, gain
+        yield name, str(len(arm["seeds"])), _median(arm["tokens"]), *scores, gain
 
 
 def _way(record: Record) -> Iterator[Sequence[str]]:
@@ -172,7 +182,7 @@ def _way(record: Record) -> Iterator[Sequence[str]]:
             times = f"{reached['reached']} of {reached['of']}"
             tokens = "never" if reached["median"] is None else f"{reached['median']:,.0f}"
         lost = (f"{arm['forgotten'][task]['mean']:.3f}" for task in record["tasks"])
-        yield name, _median(arm["steps"]), _median(arm["tokens"]), times, tokens, *lost
+        yield name, _median(arm["steps"]), times, tokens, *lost
 
 
 def _median(by_seed: Mapping[str, int]) -> str:

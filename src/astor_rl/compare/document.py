@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from astor_rl.compare.analysis import (
-    Analysis,
-    at_step,
-    forgotten,
-    judging_error,
-    over_seeds,
-    reached,
-)
+from astor_rl.compare.analysis import Analysis, judging_error, over_seeds
+from astor_rl.compare.curves import at_step, forgotten, reached
 from astor_rl.compare.entrants import Entrant
 from astor_rl.compare.intervals import Interval, mean_interval
 from astor_rl.compare.results import mean
@@ -79,12 +73,19 @@ def _entrant(entrant: Entrant, analysis: Analysis) -> dict[str, Any]:
         "test_by_seed": {str(seed): dict(result.test) for seed, result in results.items()},
         "change": {task: changed(entrant, task).as_dict() for task in analysis.tasks},
         "forgotten": {
-            task: lost(entrant, task).as_dict() for task in analysis.tasks if entrant.kind == "run"
+            task: lost(entrant, task, analysis.looks).as_dict()
+            for task in analysis.tasks
+            if entrant.kind == "run"
         },
         "matched_step": _matched(entrant, analysis.steps),
         "tokens_to_joint": None
         if found is None
-        else {"reached": found.times, "of": found.seeds, "median": found.median},
+        else {
+            "reached": found.times,
+            "of": found.seeds,
+            "median": found.median,
+            "target": found.target,
+        },
         "judging_error": judging_error(analysis.reference, entrant)
         if analysis.reference and analysis.reference is not entrant
         else None,
@@ -103,9 +104,9 @@ def changed(entrant: Entrant, task: str) -> Interval:
     return over_seeds(entrant, lambda result: result.test[task] - result.before[task])
 
 
-def lost(entrant: Entrant, task: str) -> Interval:
+def lost(entrant: Entrant, task: str, looks: Collection[int]) -> Interval:
     """What it forgot of a task since its best look (see `forgotten`)."""
-    return over_seeds(entrant, lambda result: forgotten(result, task))
+    return over_seeds(entrant, lambda result: forgotten(result, task, looks))
 
 
 def _of_task(entrant: Entrant, task: str) -> Interval:

@@ -6,15 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
-from astor_rl.compare.analysis import (
-    Analysis,
-    Versus,
-    at_step,
-    over_seeds,
-    reached,
-)
+from astor_rl.compare.analysis import Analysis, over_seeds
+from astor_rl.compare.curves import at_step, reached
 from astor_rl.compare.document import Status, changed, joint_of, lost, spent
 from astor_rl.compare.entrants import Entrant
+from astor_rl.compare.families import Versus
 from astor_rl.compare.intervals import Interval, mean_interval, verdict
 from astor_rl.compare.results import mean
 from astor_rl.compare.spec import CompareConfig
@@ -26,6 +22,7 @@ _TITLES = {
     "merging": "Merging",
     "best_specialist": "the best specialist",
     "best_scheduler": "the best other scheduler",
+    "every_scheduler": "the best of all other schedulers, over the seeds that all have",
 }
 
 
@@ -163,7 +160,8 @@ def _speed(analysis: Analysis, runs: Sequence[Entrant]) -> Table:
         "At equal steps, and on the way",
         f"mean validation score at step {analysis.steps}, the last at which all runs were looked "
         "at; in how many seeds, and after how many tokens (median; `never` where most never did), "
-        "it first reached Joint's final validation score",
+        "a look first reached what Joint scored in the end, on average (the more noise in the "
+        "looks, the sooner; Joint's own row has it, too)",
         ("arm", "steps", f"at step {analysis.steps}", "reached Joint", "tokens to it"),
         tuple(rows),
     )
@@ -172,15 +170,16 @@ def _speed(analysis: Analysis, runs: Sequence[Entrant]) -> Table:
 def _forgetting(analysis: Analysis, runs: Sequence[Entrant]) -> Table:
     return Table(
         "Forgetting",
-        "best minus final validation score of a task (0: none; noise in the looks adds to it), "
+        "best minus final validation score of a task, over the looks that all runs have (0: none; "
+        "noise in the looks adds to it), "
         "and in brackets the change of its test score against before RL",
         ("arm", *analysis.tasks),
-        tuple((run.name, *(_kept(run, task) for task in analysis.tasks)) for run in runs),
+        tuple((run.name, *(_kept(run, task, analysis) for task in analysis.tasks)) for run in runs),
     )
 
 
-def _kept(entrant: Entrant, task: str) -> str:
-    return f"{lost(entrant, task).mean:.3f} ({changed(entrant, task).mean:+.3f})"
+def _kept(entrant: Entrant, task: str, analysis: Analysis) -> str:
+    return f"{lost(entrant, task, analysis.looks).mean:.3f} ({changed(entrant, task).mean:+.3f})"
 
 
 def _ranks(analysis: Analysis) -> Table:
@@ -225,17 +224,18 @@ def sentences(comparison: CompareConfig, analysis: Analysis, status: Status) -> 
 
 def _verdict(found: Versus) -> str:
     who = found.arms[0] if len(found.arms) == 1 else f"best of {', '.join(found.arms)}"
-    left = f"; left out for fewer seeds: {', '.join(found.left_out)}" if found.left_out else ""
+    left = f"; left out, fewer seeds or a score of 0: {', '.join(found.left_out)}"
+    left = left if found.left_out else ""
     gain = found.gain
     if gain is None:
-        return f"unknown ({who})"
+        why = f"a score of 0 in {found.seeds} seeds has no ratio" if found.seeds else "no seed"
+        return f"unknown, {why} ({who}){left}"
     if gain.low is None or gain.high is None:
         return f"{gain.mean:+.1f}% with one seed: no interval, nothing is shown ({who}){left}"
-    kind = ", simultaneous" if len(found.arms) > 1 else ""
     said = verdict(gain.low, gain.high, gain.seeds)
     return (
         f"{said}, {gain.mean:+.1f}% [{gain.low:+.1f}, {gain.high:+.1f}] "
-        f"over {gain.seeds} seeds{kind} ({who}){left}"
+        f"over {gain.seeds} seeds ({who}){left}"
     )
 
 
