@@ -19,12 +19,12 @@ SPLIT = "tuning"
 COUNT = 320
 
 
-def tuning_units(laboratory: Laboratory, count: int = COUNT) -> list[Unit]:
-    """Programs with their rows."""
+def fresh_units(laboratory: Laboratory, name: str, count: int) -> list[Unit]:
+    """Programs with their rows, from the stream of that name."""
     splits = make_units(laboratory)
     seen = {program.meaning for units in splits.values() for program, _ in units}
     train = [DataRow(row, "", "") for _, rows in splits["train"] for row in rows.values()]
-    stream = laboratory.draws(SPLIT, laboratory.levels, rare=1.0)
+    stream = laboratory.draws(name, laboratory.levels, rare=1.0)
     found: list[Unit] = []
     while True:
         while len(found) < count:
@@ -52,7 +52,7 @@ def main() -> None:
     """Write the data."""
     laboratory = LABORATORIES["a"]
     build(laboratory)
-    write_units(laboratory, {SPLIT: tuning_units(laboratory)})
+    write_units(laboratory, {SPLIT: fresh_units(laboratory, SPLIT, COUNT)})
 
 
 if __name__ == "__main__":

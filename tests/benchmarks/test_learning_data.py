@@ -1,16 +1,19 @@
 from __future__ import annotations
 
+import ast
 import asyncio
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from benchmarks.learning.data import make_units
 from benchmarks.learning.laboratory import KINDS, LABORATORIES
+from benchmarks.learning.mixed import COUNTS, mixed_rows
 from benchmarks.learning.operations import OPERATIONS
 from benchmarks.learning.programs import Line, Part, Program, in_range, make_language
 from benchmarks.learning.rows import LEVELS, TASKS
-from benchmarks.learning.tuning import tuning_units
+from benchmarks.learning.tuning import fresh_units
 
 from astor_rl.config import SandboxConfig
 from astor_rl.data.decontaminate import decontaminate
@@ -97,11 +100,11 @@ def test_splits_share_no_function_and_no_text_by_the_products_own_rule(
 def test_the_tuning_split_shares_no_function_with_the_others(
     units: dict[str, list[tuple[Program, dict[str, dict[str, object]]]]],
 ) -> None:
-    found = tuning_units(SMALL, count=20)
+    found = fresh_units(SMALL, "tuning", 20)
     meanings = {program.meaning for program, _ in found}
     assert len(meanings) == 20
     assert meanings.isdisjoint(p.meaning for members in units.values() for p, _ in members)
-    assert tuning_units(SMALL, count=20) == found
+    assert fresh_units(SMALL, "tuning", 20) == found
     assert not decontaminate(_data_rows(units["train"]), _data_rows(found)).dropped
 
 
@@ -135,3 +138,26 @@ def test_the_product_judges_every_reference_right_and_every_broken_answer_wrong(
             assert not report.invalid
             assert not report.gold_below_ceiling
             assert not report.broken_at_ceiling
+
+
+def test_mixed_up_rows_have_the_answers_of_others_and_pass_their_own_checks() -> None:
+    found = mixed_rows(SMALL)
+    sizes = {name: len(rows) for name, rows in found.items()}
+    assert sizes == {
+        f"{task}-mixed-{split}": n for split, n in COUNTS.items() for task in ("io", "code")
+    }
+    io, code = found["io-mixed-train"], found["code-mixed-train"]
+    for row, tested in zip(io, code, strict=True):
+        assert row["code"] == tested["reference"]  # both rows are of one function
+    honest = 0
+    for row in io:
+        space: dict[str, Any] = {}
+        exec(str(row["code"]), space)
+        result = space[str(row["entry_point"])](ast.literal_eval(str(row["input"])))
+        honest += result == ast.literal_eval(str(row["output"]))
+    assert honest < len(io) / 10  # small numbers agree by chance
+    for row in code[:20]:
+        space = {}
+        exec(str(row["reference"]), space)
+        for test in row["tests"]:  # type: ignore[attr-defined]
+            exec(test, space)

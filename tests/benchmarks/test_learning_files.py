@@ -53,6 +53,16 @@ def test_tuning_sees_no_seed_and_no_example_that_arms_are_judged_on() -> None:
     assert trials.max_tokens == judged.max_tokens
 
 
+def test_the_mixed_up_tasks_are_the_only_difference() -> None:
+    lab, mixed = (load_config(HERE / name).resolved() for name in ("lab.toml", "lab-mixed.toml"))
+    assert mixed["tasks"][:-2] == lab["tasks"]
+    assert [task["name"] for task in mixed["tasks"][-2:]] == ["io-mixed", "code-mixed"]
+    differing = {key for key in lab if lab[key] != mixed[key]}
+    assert differing == {"tasks", "baseline"}  # a curriculum's length follows the budget
+    looked_at = set(_comparison("compare.toml").seeds) | set(_comparison("tune.toml").seeds)
+    assert looked_at.isdisjoint(_comparison("compare-mixed.toml").seeds)
+
+
 @pytest.mark.parametrize("name", ["compare.toml", "compare-b.toml"])
 def test_the_comparisons_can_be_planned(name: str) -> None:
     comparison = _comparison(name)
