@@ -65,6 +65,24 @@ def check_choice(name: str, value: str, choices: Collection[str]) -> None:
         raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(choices)}")
 
 
+def check_prompt_key(task: str, key: object) -> None:
+    """Check that a prompt's key is text that can be saved.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(key, str):
+        raise ConfigError(
+            f"task {task}: key {key!r} is {type(key).__name__}; keys are text, so str({key!r})"
+        )
+    try:
+        key.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"task {task}: key {key!r} can't be written as UTF-8: {error.reason}"
+        ) from None
+
+
 def check_keys(what: str, state: Mapping[str, Any], expected: Collection[str]) -> None:
     """Check that a saved state has exactly the expected entries.
 

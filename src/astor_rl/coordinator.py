@@ -27,7 +27,7 @@ from typing import Any, Literal
 import numpy as np
 
 from astor_rl.calibrate.kl import Calibrator, TaskCalibration
-from astor_rl.checks import check_count, check_keys
+from astor_rl.checks import check_choice, check_count, check_keys
 from astor_rl.coordinator_options import CoordinatorOptions as CoordinatorOptions
 from astor_rl.errors import PlanError, StateError
 from astor_rl.plan import GroupOutcome, Receipt, StepPlan, TaskSpec, UpdateStats
@@ -441,7 +441,9 @@ class Coordinator:
 
         Raises:
             StateError: the state doesn't fit; this coordinator is as before.
+            ConfigError: `on_task_change` is neither.
         """
+        check_choice("on_task_change", on_task_change, ("error", "adapt"))
         # All or nothing: a fresh coordinator takes the state, then this one becomes it.
         fresh = Coordinator(
             list(self._tasks.values()),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import pytest
 
 from astor_rl.coordinator import Coordinator
@@ -28,7 +31,12 @@ def coordinator() -> Coordinator:
         (GroupOutcome(16, (1.0,)), "plan 0 has no slot 16; its slots are 0 to 15"),
         (GroupOutcome(-1, (1.0,)), "plan 0 has no slot -1"),
         (GroupOutcome(0, (1.0, math.nan)), "task code, prompt code-.* reward nan"),
-        (GroupOutcome(5, (1.5,)), "task commit, prompt commit-.* reward 1.5; it must be in"),
+        (
+            GroupOutcome(5, (1.5,)),
+            "task commit, prompt commit-.* reward 1.5; it must be a number in",
+        ),
+        (GroupOutcome(5, ("1",)), "reward '1'; it must be a number in"),  # type: ignore[arg-type]
+        (GroupOutcome(5, (None,)), "reward None"),  # type: ignore[arg-type]
         (GroupOutcome(5, (-0.1,)), "reward -0.1"),
         (GroupOutcome(5, (math.inf,)), "reward inf"),
         (GroupOutcome(5, (1.0,), invalid=-1), "invalid -1"),
@@ -88,3 +96,48 @@ def test_a_coordinator_needs_tasks_and_a_batch() -> None:
         Coordinator([], prompts_per_step=1)
     with pytest.raises(ConfigError, match="prompts_per_step is 0"):
         Coordinator(specs(), prompts_per_step=0)
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        (range(60), "task io: key 0 is int; keys are text, so str(0)"),
+        (["a", 1], "task io: key 1 is int"),
+        (["a", "\ud800"], "task io: key '\\ud800' can't be written as UTF-8"),
+        (["a", "b", "a"], "task io: key 'a' is there 2 times; keys must be unique"),
+    ],
+)
+def test_keys_that_a_state_could_not_hold_are_refused_at_once(keys: Any, text: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Coordinator([TaskSpec("io", keys)], prompts_per_step=1)
+    assert text in str(error.value)
+
+
+class _Late(Sequence[Any]):
+    """A view whose later keys are no text."""
+
+    def __len__(self) -> int:
+        return 40
+
+    def __getitem__(self, place: Any) -> Any:
+        return "first" if place == 0 else place
+
+
+def test_of_a_view_the_keys_are_looked_at_when_they_are_drawn() -> None:
+    each = Coordinator([TaskSpec("io", _Late())], prompts_per_step=4)
+    with pytest.raises(ConfigError, match="task io: key .* is int"):
+        each.plan(revision=0)
+
+
+def test_rewards_of_any_number_type_are_taken() -> None:
+    each = Coordinator([TaskSpec("io", ["a"])], prompts_per_step=1)
+    plan = each.plan(revision=0)
+    rewards = (np.float32(0.5), np.int64(1), True)
+    each.observe_groups(plan.id, [GroupOutcome(0, rewards)])  # type: ignore[arg-type]
+    assert each.accepted(plan.id) == (0,)
+
+
+def test_what_to_do_with_other_tasks_is_one_of_two() -> None:
+    each = Coordinator([TaskSpec("io", ["a", "b"])], prompts_per_step=1)
+    with pytest.raises(ConfigError, match="on_task_change is 'x'; it must be one of error, adapt"):
+        each.load_state_dict(each.state_dict(), on_task_change="x")  # type: ignore[arg-type]

@@ -3,22 +3,31 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 
-from astor_rl.checks import check_count, check_number
+from astor_rl.checks import check_count, check_number, check_prompt_key
 from astor_rl.errors import ConfigError, PlanError
 from astor_rl.plan import GroupOutcome, StepPlan, TaskSpec, UpdateStats
+
+_MOST_KEYS = 1_000_000
+"""Of which all are looked at; some tenths of a second."""
 
 
 def checked_tasks(tasks: Iterable[TaskSpec]) -> dict[str, TaskSpec]:
     """Tasks by name, in the order of their names.
 
+    Keys are any sequence, maybe a view of millions: of lists the keys are all looked at, of others
+    the first; the others are when they are drawn.
+
     Raises:
-        ConfigError: no task, a repeated name, or a value out of its range.
+        ConfigError: no task, a repeated name or key, a key that isn't text, or a value out of its
+            range.
     """
     specs = sorted(tasks, key=lambda spec: spec.name)
     if not specs:
@@ -33,7 +42,19 @@ def checked_tasks(tasks: Iterable[TaskSpec]) -> dict[str, TaskSpec]:
         check_number(f"beta of task {spec.name}", spec.beta, low=0)
         check_count(f"num_generations of task {spec.name}", spec.num_generations, low=2)
         check_count(f"max_tokens of task {spec.name}", spec.max_tokens, low=1)
+        _check_prompts(spec)
     return {spec.name: replace(spec, difficulty=_difficulty(spec)) for spec in specs}
+
+
+def _check_prompts(spec: TaskSpec) -> None:
+    whole = isinstance(spec.keys, list | tuple) and len(spec.keys) <= _MOST_KEYS
+    for place in range(len(spec.keys) if whole else min(1, len(spec.keys))):
+        check_prompt_key(spec.name, spec.keys[place])
+    if whole and len(set(spec.keys)) < len(spec.keys):
+        key, times = Counter(spec.keys).most_common(1)[0]
+        raise ConfigError(
+            f"task {spec.name}: key {key!r} is there {times} times; keys must be unique"
+        )
 
 
 def _difficulty(spec: TaskSpec) -> tuple[float, ...] | None:
@@ -96,10 +117,7 @@ def checked_group(plan: StepPlan, group: GroupOutcome) -> GroupOutcome:
         )
     item = plan.items[group.slot]
     where = f"task {item.task}, prompt {item.key} (plan {plan.id}, slot {group.slot})"
-    outcomes = tuple(float(outcome) for outcome in group.outcomes)
-    for outcome in outcomes:
-        if not 0 <= outcome <= 1:
-            raise PlanError(f"{where}: outcome reward {outcome!r}; it must be in [0, 1]")
+    outcomes = tuple(_reward(where, outcome) for outcome in group.outcomes)
     if group.invalid < 0 or group.tokens < 0:
         raise PlanError(
             f"{where}: invalid {group.invalid}, tokens {group.tokens}; both must be at least 0"
@@ -110,6 +128,17 @@ def checked_group(plan: StepPlan, group: GroupOutcome) -> GroupOutcome:
             f"asked for {item.num_generations}"
         )
     return GroupOutcome(group.slot, outcomes, int(group.invalid), int(group.tokens))
+
+
+def _reward(where: str, outcome: object) -> float:
+    """A reward of any number type, a tensor's scalar too. Text that reads like one is a mistake."""
+    value = math.nan
+    if not isinstance(outcome, str | bytes):
+        with suppress(TypeError, ValueError):
+            value = float(outcome)  # type: ignore[arg-type]
+    if not 0 <= value <= 1:
+        raise PlanError(f"{where}: outcome reward {outcome!r}; it must be a number in [0, 1]")
+    return value
 
 
 UPDATE_FIGURES = ("kl", "loss_tokens", "policy_loss_share", "kl_loss_share", "nonzero_groups")

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from astor_rl.checks import LEAST_TAU, check_keys, check_number
+from astor_rl.checks import LEAST_TAU, check_keys, check_number, check_prompt_key
 from astor_rl.errors import PlanError, StateError
 from astor_rl.schedule.race import first_arrivals
 from astor_rl.schedule.unseen import Unseen
@@ -180,7 +180,14 @@ class PromptBook:
                 chances.extend(chance.tolist())
             only_free = False
         index = self._columns["index"]
-        return Draw(tuple(rows), tuple(self._keys[int(index[r])] for r in rows), tuple(chances))
+        keys = tuple(self._key(int(index[row])) for row in rows)
+        return Draw(tuple(rows), keys, tuple(chances))
+
+    def _key(self, place: int) -> str:
+        """A prompt's key. Raises `ConfigError` where it can't be saved."""
+        key = self._keys[place]
+        check_prompt_key(self._task, key)
+        return key
 
     def free_indices(self) -> IntArray:
         """Places in the task's keys of the prompts that no plan in flight holds. [free]"""
@@ -202,7 +209,7 @@ class PromptBook:
         flights = self._column("flights")
         self._busy += int((flights[rows] == 0).sum())
         flights[rows] += 1
-        keys = tuple(self._keys[index] for index in indices.tolist())
+        keys = tuple(self._key(index) for index in indices.tolist())
         return Draw(tuple(rows.tolist()), keys, (1.0,) * len(keys))
 
     def index(self, row: int) -> int:
