@@ -59,8 +59,23 @@ def test_the_mixed_up_tasks_are_the_only_difference() -> None:
     assert [task["name"] for task in mixed["tasks"][-2:]] == ["io-mixed", "code-mixed"]
     differing = {key for key in lab if lab[key] != mixed[key]}
     assert differing == {"tasks", "baseline"}  # a curriculum's length follows the budget
-    looked_at = set(_comparison("compare.toml").seeds) | set(_comparison("tune.toml").seeds)
-    assert looked_at.isdisjoint(_comparison("compare-mixed.toml").seeds)
+    assert _looked_at().isdisjoint(_comparison("compare-mixed.toml").seeds)
+
+
+def _looked_at() -> set[int]:
+    return {seed for name in ("compare.toml", "tune.toml") for seed in _comparison(name).seeds}
+
+
+def test_the_second_round_has_fresh_seeds_and_differs_by_what_trials_chose() -> None:
+    trials = {arm.name: arm.set for arm in _comparison("tune.toml").arms}
+    for name, first in (("second.toml", "compare.toml"), ("second-b.toml", "compare-b.toml")):
+        second, before = _comparison(name), _comparison(first)
+        assert _looked_at().isdisjoint(second.seeds)
+        assert (second.base, second.max_tokens) == (before.base, before.max_tokens)
+        arms = {arm.name: arm for arm in before.arms}
+        for arm in second.arms:
+            chosen = trials["task-rms-cost-aware"] if arm.name == "astor" else {}
+            assert arm == arms[arm.name].model_copy(update={"set": chosen or arm.set})
 
 
 @pytest.mark.parametrize("name", ["compare.toml", "compare-b.toml"])
