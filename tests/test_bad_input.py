@@ -185,8 +185,8 @@ def test_a_wrong_row_is_named_with_its_origin(
 
 
 SOURCES: list[tuple[str, str, type[AstorError], tuple[str, ...]]] = [
-    ("io.jsonl", "", ConfigError, ("source 'io.jsonl' isn't understood", "jsonl:path")),
-    ("csv:io.csv", "", ConfigError, ("source 'csv:io.csv' isn't understood", "jsonl:path")),
+    ("io.jsonl", "", ConfigError, ("'io.jsonl' isn't understood", "jsonl:path")),
+    ("csv:io.csv", "", ConfigError, ("'csv:io.csv' isn't understood", "jsonl:path")),
     ("jsonl:absent.jsonl", "", DataError, ("absent.jsonl",)),
     ("jsonl:no*.jsonl", "", DataError, ("no file matches 'no*.jsonl'",)),
     ("jsonl:io.jsonl", "", DataError, ("io.jsonl is empty", "one JSON object a line")),
@@ -195,7 +195,7 @@ SOURCES: list[tuple[str, str, type[AstorError], tuple[str, ...]]] = [
     ("jsonl:io.jsonl", '{"a": NaN}', DataError, ("io.jsonl:1", "NaN isn't a JSON number")),
     ("jsonl:io.jsonl", '{"unit": 3}', DataError, ("io.jsonl:1", "'unit' is 3", "text")),
     ("jsonl:io.jsonl", '{"difficulty": 2}', DataError, ("io.jsonl:1", "'difficulty' is 2")),
-    ("hf:", "", ConfigError, ("source 'hf:' isn't understood",)),
+    ("hf:", "", ConfigError, ("'hf:' isn't understood",)),
     ("hf:./absent", "", DataError, ("hf:./absent", "no folder")),
     ("mine:no-such-package-here", "", DataError, ("no-such-package-here",)),
 ]
@@ -248,7 +248,13 @@ def test_prompts_over_the_limit(tmp_path: Path) -> None:
     complaint(
         DataError,
         lambda: prepared(tmp_path, all_long),
-        *("task 'io', io.jsonl:", "600 tokens", "max_prompt_length is 512", 'overlong = "drop"'),
+        *(
+            "task 'io', source: ",
+            "io.jsonl:",
+            "600 tokens",
+            "max_prompt_length is 512",
+            'overlong = "drop"',
+        ),
     )
     complaint(
         DataError,

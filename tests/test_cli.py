@@ -198,7 +198,7 @@ def failing(error: BaseException) -> Callable[..., None]:
         (
             ModuleNotFoundError("No module named 'mine'", name="mine"),
             1,
-            "package 'mine' is missing; pip install mine",
+            "there is no module 'mine', installed or beside the run file",
         ),
     ],
 )

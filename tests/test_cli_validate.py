@@ -71,4 +71,5 @@ def test_data_that_cannot_be_read_is_one_line(
     (tmp_path / "io.jsonl").write_text('{"code": "def f(x): return x", "input": "1"}\n')
     assert run(["validate", config]) == 1
     last = capsys.readouterr().err.splitlines()[-1]
-    assert last.startswith("error: io.jsonl:1: field 'output' is missing")
+    place = tmp_path / "io.jsonl:1"
+    assert last.startswith(f"error: task 'io', source: {place}: field 'output' is missing")

@@ -90,6 +90,7 @@ def test_own_tasks_load_and_tell_right_from_wrong(manual, pool, tmp_path: Path, 
     modules, lines = manual.blocks(text, "python"), manual.blocks(text, "json")
     assert len(configs) == 2
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
+    monkeypatch.setattr(sys, "path", list(sys.path))
     for module, config, line in zip(modules, configs, lines, strict=True):
         name = module.partition("\n")[0].removeprefix("# ")
         (tmp_path / name).write_text(module, encoding="utf-8")

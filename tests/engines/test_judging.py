@@ -40,7 +40,7 @@ def test_verdicts_pass_as_they_are():
         (
             OSError("no disk"),
             RewardError,
-            "score() raised OSError: no disk; return Invalid(reason)",
+            f"score() raised OSError: no disk at {__file__}:24; return Invalid(reason)",
         ),
         (SandboxError("it is closed"), SandboxError, "it is closed"),
         ([Score(1.0, 1.0)], RewardError, "score() returned 1 verdicts for 2 rollouts"),

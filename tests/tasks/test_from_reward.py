@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import asyncio
+import runpy
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from astor_rl.errors import ConfigError, DataError, RewardError
@@ -77,6 +80,61 @@ def test_async_rewards_and_format_functions():
     assert score(task, [{"prompt": "a"}] * 2, ["<x", "x"]) == [Score(0.5, 1.0), Score(0.5, 0.0)]
 
 
+def test_an_object_with_an_async_call_is_awaited():
+    class Judge:
+        async def __call__(self, prompts, completions, **columns):
+            await asyncio.sleep(0)
+            return [0.5] * len(completions)
+
+    assert score(from_reward(Judge()), [{"prompt": "a"}], ["x"]) == [Score(0.5, 1.0)]
+
+
+def test_what_a_source_keeps_beside_the_row_is_a_column_and_no_part_of_the_key():
+    seen = []
+
+    def reward(prompts, completions, **columns):
+        seen.append(columns)
+        return [0.0] * len(completions)
+
+    task = from_reward(reward)
+    bare = task.example({"prompt": "a", "n": 1}, origin="r")
+    full = replace(task.example({"prompt": "a", "n": 1}, origin="r", unit="u"), difficulty=0.0)
+    assert full.key == bare.key
+    asyncio.run(task.score([(full, rollout_of("x"))]))
+    asyncio.run(task.score([(bare, rollout_of("x"))]))
+    assert seen == [{"n": [1], "unit": ["u"], "difficulty": [0.0]}, {"n": [1]}]
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int64, np.bool_])
+def test_an_array_of_rewards_will_do(kind):
+    task = from_reward(lambda prompts, completions: np.array([0, 1], dtype=kind))
+    scores = score(task, [{"prompt": p} for p in "ab"], ["x"] * 2)
+    assert scores == [Score(0.0, 1.0), Score(1.0, 1.0)]
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_an_error_of_the_function_names_its_file_and_line(tmp_path, is_async):
+    path = tmp_path / "own.py"
+    path.write_text(
+        "import json\n\n\n"
+        f"{'async ' * is_async}def reward(prompts, completions, **columns):\n"
+        "    return [json.loads(text) for text in completions]\n"
+    )
+    names = runpy.run_path(str(path))
+    with pytest.raises(RewardError, match=r"mine raised JSONDecodeError: .*None") as found:
+        score(from_reward(names["reward"], kind="mine"), [{"prompt": "a"}], ["x"])
+    assert f" at {path}:5; return None" in str(found.value)
+    assert isinstance(found.value.__cause__, ValueError)
+
+
+def test_errors_raised_on_purpose_keep_their_class():
+    def reward(prompts, completions, **columns):
+        raise DataError("the dictionary is gone")
+
+    with pytest.raises(DataError, match="^the dictionary is gone$"):
+        score(from_reward(reward), [{"prompt": "a"}], ["x"])
+
+
 def test_rewards_are_mapped_from_their_scale():
     task = from_reward(lambda prompts, completions: [-1.0, 0, 3], outcome=(-1.0, 3.0))
     scores = score(task, [{"prompt": p} for p in "abc"], ["x"] * 3)
@@ -90,10 +148,10 @@ def test_a_reward_outside_the_scale_names_task_and_example(reward):
         score(task, [{"prompt": "a"}], ["x"])
 
 
-@pytest.mark.parametrize("rewards", [[], [1.0, 1.0], None, 1.0])
+@pytest.mark.parametrize("rewards", [[], [1.0, 1.0], None, 1.0, np.array(1.0), np.zeros(2)])
 def test_the_wrong_number_of_rewards_is_an_error(rewards):
     task = from_reward(lambda prompts, completions: rewards, kind="mine")
-    with pytest.raises(RewardError, match="mine"):
+    with pytest.raises(RewardError, match="mine gave .* for 1 completions; it must be a list"):
         score(task, [{"prompt": "a"}], ["x"])
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from astor_rl.errors import ConfigError, DataError, SandboxError
 from astor_rl.sandbox.api import CallJob, Outcome
+from astor_rl.tasks import validation
 from astor_rl.tasks.base import Task
 from astor_rl.tasks.io_prediction import IOPredictionTask
 from astor_rl.tasks.validation import rollout_of
@@ -321,8 +322,48 @@ def test_for_any_value_gold_is_right_and_every_broken_answer_is_not(value):
     task = IOPredictionTask(direction="output")
     example = task.example(returning(repr(value)), origin="r")
     assert len(task.broken(example)) >= 3
-    report = asyncio.run(task.validate([example]))
+    report = asyncio.run(validation.validate(task, [example]))
     assert report.ok, report
+
+
+@pytest.mark.parametrize("direction", ["output", "input"])
+@pytest.mark.parametrize(
+    ("code", "output", "reason"),
+    [
+        ("def f(x):\n    return x", "2", "gives 1"),
+        ("def f(x):\n    return x / 0", "1", "raised ZeroDivisionError"),
+        ("def f(x):\n    return x", "True", "gives 1"),
+    ],
+)
+def test_validation_runs_the_row_in_either_direction(pool, direction, code, output, reason):
+    counting = Counting(pool)
+    task = IOPredictionTask(counting, direction=direction)
+    rows = [{"code": code, "input": "1", "output": o} for o in (output, "'never'")]
+    examples = [task.example(row, origin=f"rows:{n}") for n, row in enumerate(rows)]
+    report = asyncio.run(task.validate(examples))
+    assert not report.ok
+    assert [(origin, outcome) for origin, outcome, _ in report.gold_below_ceiling] == [
+        ("rows:0", 0.0),
+        ("rows:1", 0.0),
+    ]
+    assert reason in report.gold_below_ceiling[0][2]
+    assert "never" not in repr(counting.jobs)
+    right = task.example(
+        {"code": "def f(x):\n    return x", "input": "1", "output": "1"}, origin="r"
+    )
+    assert asyncio.run(task.validate([right])).ok
+
+
+def test_validation_says_of_either_direction_that_a_row_cannot_be_run(pool):
+    row = {"code": "import no_such\ndef f(x):\n    return x", "input": "1", "output": "1"}
+    task = IOPredictionTask(pool, direction="output")
+    report = asyncio.run(task.validate([task.example(row, origin="rows:4")]))
+    ((origin, reason),) = report.invalid
+    assert origin == "rows:4"
+    assert "'code' can't be loaded" in reason
+    without = IOPredictionTask(direction="output")
+    with pytest.raises(SandboxError, match="io_prediction"):
+        asyncio.run(without.validate([without.example(row, origin="rows:4")]))
 
 
 def read(path):

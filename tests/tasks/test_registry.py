@@ -72,9 +72,12 @@ def test_what_cannot_be_made(own_module, kind, options, words):
         make_task(kind, options, None)
 
 
-def test_a_missing_package_names_the_extra(own_module):
-    with pytest.raises(DependencyError, match=r"no_such_package_of_astor.*astor-rl\[tasks\]"):
+def test_a_missing_package_names_the_extra_where_that_helps(own_module, monkeypatch):
+    with pytest.raises(DependencyError, match=r"'no_such_package_of_astor': it isn't installed$"):
         make_task("needy_astor_tasks:x", {}, None)
+    monkeypatch.setitem(KINDS, "needy", "needy_astor_tasks:x")
+    with pytest.raises(DependencyError, match=r"no_such_package_of_astor.*astor-rl\[tasks\]"):
+        make_task("needy", {}, None)
 
 
 def test_the_registry_loads_no_task_before_it_is_asked():

@@ -91,8 +91,9 @@ def _missing_package(error: ModuleNotFoundError) -> str:
     from astor_rl.doctor import extra_of
 
     extra = extra_of(name)
-    what = f"'astor-rl[{extra}]'" if extra else name
-    return f"package {name!r} is missing; pip install {what}"
+    if extra is None:  # perhaps one's own module, and a stranger's package of its name
+        return f"there is no module {name!r}, installed or beside the run file"
+    return f"package {name!r} is missing; pip install 'astor-rl[{extra}]'"
 
 
 def _unexpected(error: Exception, debug: bool, folder: Path | None) -> typer.Exit:

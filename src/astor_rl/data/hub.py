@@ -30,9 +30,7 @@ def hub_rows(spec: str, base_dir: Path, *, split: str) -> Iterator[tuple[str, di
     """
     match = _SPEC.fullmatch(spec)
     if match is None:
-        raise ConfigError(
-            f"source 'hf:{spec}' isn't understood; it must be hf:owner/name:config@split"
-        )
+        raise ConfigError(f"'hf:{spec}' isn't understood; it must be hf:owner/name:config@split")
     name, chosen = match["name"], match["split"] or split
     is_local = name.startswith((".", "/", "~"))
     if is_local:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 TaskKind = Literal["io_prediction", "code_generation", "unit_test_generation", "commit_message"]
@@ -19,11 +19,13 @@ class Row:
         fields: JSON values by name. `difficulty`, in [0, 1], is always there.
         origin: where it came from, for people: `train.jsonl.gz:12`, `mine:toolz.itertoolz.take#3`.
         unit: the function, exercise or commit it was made from; splits never separate a unit.
+        place: where to look, for errors: `data/train.jsonl.gz:12`; empty where `origin` says it.
     """
 
     fields: dict[str, Any]
     origin: str
     unit: str
+    place: str = field(default="", compare=False)
 
     @property
     def difficulty(self) -> float:

@@ -68,7 +68,7 @@ def load_source(
     scheme, colon, rest = spec.partition(":")
     if scheme not in SCHEMES or not colon or not rest.strip():
         raise ConfigError(
-            f"source {spec!r} isn't understood; it must be jsonl:path, hf:owner/name "
+            f"{spec!r} isn't understood; it must be jsonl:path, hf:owner/name "
             "or mine:path-or-package"
         )
     if split is not None and split not in SPLITS:
@@ -76,12 +76,16 @@ def load_source(
     wanted: Split | None = split
     if scheme == "mine":
         if columns:
-            raise ConfigError(f"source {spec!r} has fixed fields; it takes no column mapping")
+            raise ConfigError(f"{spec!r} has fixed fields; it takes no column mapping")
         return _mined(rest, base_dir, task_kind, sandbox, seed, wanted, mining, progress)
-    found = _jsonl(rest, base_dir) if scheme == "jsonl" else hub_rows(rest, base_dir, split="train")
-    rows = [_row(fields, origin, task_kind, columns or {}) for origin, fields in found]
+    found = (
+        _jsonl(rest, base_dir)
+        if scheme == "jsonl"
+        else ((origin, "", row) for origin, row in hub_rows(rest, base_dir, split="train"))
+    )
+    rows = [_row(fields, at, place, task_kind, columns or {}) for at, place, fields in found]
     if not rows:
-        raise DataError(f"source {spec!r} has no rows")
+        raise DataError(f"{spec!r} has no rows")
     return list(split_rows(rows, seed=seed).of(wanted)) if wanted else rows
 
 
@@ -117,12 +121,15 @@ def _mined(
     return rows
 
 
-def _row(fields: dict[str, Any], origin: str, task_kind: str, columns: Mapping[str, str]) -> Row:
+def _row(
+    fields: dict[str, Any], origin: str, place: str, task_kind: str, columns: Mapping[str, str]
+) -> Row:
+    where = place or origin
     for name, column in columns.items():
         if column not in fields:
             has = ", ".join(sorted(fields)) or "none"
             raise DataError(
-                f"{origin}: no column {column!r} for field {name!r}; the columns are: {has}"
+                f"{where}: no column {column!r} for field {name!r}; the columns are: {has}"
             )
     renamed = {name: fields[column] for name, column in columns.items()}
     taken = set(columns.values()) - set(columns)
@@ -132,13 +139,13 @@ def _row(fields: dict[str, Any], origin: str, task_kind: str, columns: Mapping[s
     if difficulty is None:
         merged["difficulty"] = estimate(task_kind, merged)
     elif not (isinstance(difficulty, int | float) and 0 <= difficulty <= 1):
-        raise DataError(f"{origin}: field 'difficulty' is {difficulty!r}; it must be in [0, 1]")
-    return Row(merged, origin, _unit(unit, merged, origin))
+        raise DataError(f"{where}: field 'difficulty' is {difficulty!r}; it must be in [0, 1]")
+    return Row(merged, origin, _unit(unit, merged, where), place)
 
 
-def _unit(unit: object, fields: Mapping[str, Any], origin: str) -> str:
+def _unit(unit: object, fields: Mapping[str, Any], where: str) -> str:
     if unit is not None and not (isinstance(unit, str) and unit):
-        raise DataError(f"{origin}: field 'unit' is {unit!r}; it must be text")
+        raise DataError(f"{where}: field 'unit' is {unit!r}; it must be text")
     identity = fields.get("id")
     if isinstance(unit, str):
         return unit
@@ -150,7 +157,8 @@ def _unit(unit: object, fields: Mapping[str, Any], origin: str) -> str:
     return blake2b(text.encode("utf-8", "replace"), digest_size=16).hexdigest()
 
 
-def _jsonl(pattern: str, base_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _jsonl(pattern: str, base_dir: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(origin, place, row) of every row."""
     path = str(base_dir / Path(pattern).expanduser())
     is_pattern = glob.has_magic(pattern) and not Path(path).exists()
     paths = sorted(map(Path, glob.glob(path, recursive=True))) if is_pattern else [Path(path)]
@@ -161,7 +169,8 @@ def _jsonl(pattern: str, base_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]
         for number, line in enumerate(_lines(file), 1):
             if line.strip():
                 count += 1
-                yield f"{file.name}:{number}", _parsed(line, f"{file}:{number}")
+                place = f"{file}:{number}"
+                yield f"{file.name}:{number}", place, _parsed(line, place)
         if not count:
             raise DataError(f"{file} is empty; it must hold one JSON object a line")
 

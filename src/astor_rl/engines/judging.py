@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from astor_rl.errors import AstorError, RewardError
 from astor_rl.tasks.base import Pair, Task
+from astor_rl.tasks.guard import described
 from astor_rl.types import Invalid, Score
 
 
@@ -27,7 +28,7 @@ async def judge(task: Task, pairs: Sequence[Pair], *, where: str) -> list[Score 
         raise type(error)(f"{where}: {error}") from error
     except Exception as error:
         raise RewardError(
-            f"{where}: score() raised {type(error).__name__}: {error}; "
+            f"{where}: score() raised {described(error)}; "
             "return Invalid(reason) for what can't be judged"
         ) from error
     if len(verdicts) != len(pairs):

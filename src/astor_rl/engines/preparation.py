@@ -17,7 +17,7 @@ from astor_rl.data.rows import Row
 from astor_rl.data.selection import select
 from astor_rl.data.sources import load_source
 from astor_rl.data.splits import split_all
-from astor_rl.errors import DataError
+from astor_rl.errors import AstorError, DataError
 from astor_rl.sandbox.api import SandboxPool
 from astor_rl.tasks.base import Task
 from astor_rl.tasks.registry import make_task
@@ -68,6 +68,10 @@ class _Rows:
     validation: list[Row]
     test: list[Row]
     dropped: dict[str, int] = field(default_factory=dict)
+    loaded: int = 0
+    """How many rows the training source gave."""
+    cut: dict[str, int] = field(default_factory=dict)
+    """How many of them went to validation and to test."""
 
 
 def prepare_tasks(
@@ -93,8 +97,9 @@ def prepare_tasks(
         DataError: a source, row or field is wrong; a task ends with no training example; a prompt
             is over `max_prompt_length` and `overlong` is "error".
     """
-    with _importable(base_dir):
-        tasks = {b.name: make_task(b.task, b.options, sandbox) for b in config.tasks}
+    if any(":" in block.task for block in config.tasks):
+        _make_importable(base_dir)
+    tasks = {block.name: _make(block, sandbox) for block in config.tasks}
     rows = {
         block.name: _load(block, config, sandbox, base_dir, note, progress)
         for block in config.tasks
@@ -107,14 +112,28 @@ def prepare_tasks(
     ]
 
 
+def _make_importable(folder: Path) -> None:
+    """Modules of one's own tasks may lie beside the run file, as with `python run.py`.
+
+    For good: what they import when they are called lies there too.
+    """
+    path = str(folder.resolve())
+    if path not in sys.path:
+        sys.path.insert(0, path)
+
+
 @contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Modules of one's own tasks may lie beside the run file, as with `python run.py`."""
-    sys.path.insert(0, str(folder.resolve()))
+def _named(where: str) -> Iterator[None]:
+    """Errors raised on purpose keep their class and begin with where."""
     try:
         yield
-    finally:
-        sys.path.remove(str(folder.resolve()))
+    except AstorError as error:
+        raise type(error)(f"{where}: {error}") from error
+
+
+def _make(block: TaskConfig, sandbox: SandboxPool) -> Task:
+    with _named(f"task {block.name!r}"):
+        return make_task(block.task, block.options, sandbox)
 
 
 def _load(
@@ -125,28 +144,32 @@ def _load(
     note: Note,
     progress: Progress,
 ) -> _Rows:
-    def load(specs: list[str], split: str) -> list[Row]:
+    def load(specs: list[str], split: str, key: str) -> list[Row]:
         rows: list[Row] = []
+        where = f"task {block.name!r}, {key}"
         for spec in specs:
             note(f"{block.name}: loading {split} examples from {spec}")
-            rows += load_source(
-                spec,
-                task_kind=block.task,
-                base_dir=base_dir,
-                sandbox=sandbox,
-                seed=config.seed,
-                columns=block.columns,
-                progress=progress,
-            )
+            with _named(where):
+                found = load_source(
+                    spec,
+                    task_kind=block.task,
+                    base_dir=base_dir,
+                    sandbox=sandbox,
+                    seed=config.seed,
+                    columns=block.columns,
+                    progress=progress,
+                )
+            rows += [replace(row, place=f"{where}: {row.place or row.origin}") for row in found]
         return rows
 
     loaded = _Rows(
-        train=load(block.sources, "train"),
-        validation=load(as_list(block.validation_source), "validation"),
-        test=load(as_list(block.test_source), "test"),
+        train=load(block.sources, "train", "source"),
+        validation=load(as_list(block.validation_source), "validation", "validation_source"),
+        test=load(as_list(block.test_source), "test", "test_source"),
     )
     if not loaded.train:
         raise DataError(f"task {block.name!r}: its source {block.source!r} holds no examples")
+    loaded.loaded = len(loaded.train)
     return loaded
 
 
@@ -168,6 +191,7 @@ def _split(rows: Mapping[str, _Rows], config: RunConfig) -> None:
             cut = list(getattr(splits[name], split))
             if not getattr(task, split):
                 setattr(task, split, cut)
+                task.cut[split] = len(cut)
             elif cut:
                 # They stay out of training: another task may be judged on the same functions.
                 task.dropped[f"held out for other tasks ({split})"] = len(cut)
@@ -179,7 +203,8 @@ def _clean(rows: Mapping[str, _Rows], config: RunConfig, *, base_dir: Path, note
     """Drop training rows that overlap what they will be judged on, over all tasks at once."""
     held_out = [row for task in rows.values() for row in (*task.validation, *task.test)]
     for spec in config.data.decontaminate:
-        held_out += load_source(spec, task_kind="benchmark", base_dir=base_dir)
+        with _named("data.decontaminate"):
+            held_out += load_source(spec, task_kind="benchmark", base_dir=base_dir)
     index = HeldOutIndex(held_out)
     for name, task in rows.items():
         report = index.sift(task.train)
@@ -198,11 +223,7 @@ def _finish(
     def examples(split: str, wanted: Sequence[Row]) -> list[tuple[Row, Example]]:
         kept: dict[str, tuple[Row, Example]] = {}
         for row in wanted:
-            # The guessed difficulty is ours, not the row's: it is no part of the content.
-            fields = {name: value for name, value in row.fields.items() if name != "difficulty"}
-            example = replace(
-                task.example(fields, origin=row.origin, unit=row.unit), difficulty=row.difficulty
-            )
+            example = _example(task, row)
             if example.key in kept:
                 dropped["repeated"] = dropped.get("repeated", 0) + 1
                 continue
@@ -211,9 +232,8 @@ def _finish(
             if len(ids) > config.max_prompt_length:
                 if config.overlong == "error":
                     raise DataError(
-                        f"task {block.name!r}, {example.origin}: the prompt has {len(ids)} tokens, "
-                        f"max_prompt_length is {config.max_prompt_length}; raise it or set "
-                        'overlong = "drop"'
+                        f"{row.place}: the prompt has {len(ids)} tokens, max_prompt_length is "
+                        f'{config.max_prompt_length}; raise it or set overlong = "drop"'
                     )
                 dropped[f"overlong ({split})"] = dropped.get(f"overlong ({split})", 0) + 1
                 continue
@@ -223,10 +243,7 @@ def _finish(
 
     train = _choose(examples("train", rows.train), block, config.seed)
     if not train:
-        raise DataError(
-            f"task {block.name!r}: no training example is left of {len(rows.train)} "
-            f"({', '.join(f'{count} {why}' for why, count in dropped.items()) or 'none loaded'})"
-        )
+        raise DataError(f"task {block.name!r}: {_none_left(rows, dropped)}")
     prepared = PreparedTask(
         block,
         task,
@@ -241,6 +258,31 @@ def _finish(
         f"{len(prepared.test)} test" + "".join(f", {count} {why}" for why, count in dropped.items())
     )
     return prepared
+
+
+def _example(task: Task, row: Row) -> Example:
+    # The guessed difficulty is ours, not the row's: it is no part of the content.
+    fields = {name: value for name, value in row.fields.items() if name != "difficulty"}
+    try:
+        example = task.example(fields, origin=row.origin, unit=row.unit)
+    except AstorError as error:
+        said = str(error).removeprefix(f"{row.origin}: ")
+        raise type(error)(f"{row.place}: {said}") from error
+    return replace(example, difficulty=row.difficulty)
+
+
+def _none_left(rows: _Rows, dropped: Mapping[str, int]) -> str:
+    """Why nothing is left to train on."""
+    held_out = sum(rows.cut.values())
+    if held_out == rows.loaded:
+        shares = " / ".join(f"data.{split}_share" for split, count in rows.cut.items() if count)
+        return (
+            f"{held_out} row{'s' * (held_out > 1)}, all held out for validation or test; "
+            f"lower {shares}"
+        )
+    reasons = {"held out for validation or test": held_out} | dict(dropped)
+    said = ", ".join(f"{count} {why}" for why, count in reasons.items() if count)
+    return f"no training example is left of {rows.loaded} ({said})"
 
 
 def _choose(

@@ -8,15 +8,19 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Self
 
-from astor_rl.errors import ConfigError, DataError, RewardError
+from astor_rl.errors import AstorError, ConfigError, DataError, RewardError
 from astor_rl.sandbox.api import SandboxPool
 from astor_rl.tasks import validation
 from astor_rl.tasks.base import Pair, ValidationReport
 from astor_rl.tasks.example_key import content_key
+from astor_rl.tasks.guard import described
 from astor_rl.types import Example, Invalid, Message, Score
 
 RewardFunction = Callable[..., list[float | None] | Awaitable[list[float | None]]]
-"""`f(prompts, completions, **columns) -> list[float | None]`, plain or async, as in TRL."""
+"""`f(prompts, completions, **columns) -> list[float | None]`, plain or async, as in TRL.
+
+A one-dimensional array or tensor of rewards will do as well.
+"""
 
 Scale = tuple[float, float]
 
@@ -25,9 +29,11 @@ class RewardTask:
     """Wraps `f(prompts, completions, **columns)`.
 
     A row is any mapping with a prompt column (text, or chat messages); every other column is
-    handed to the function by name, as a list aligned with `completions`. Like TRL, completions
-    are texts when the prompt is text and one-message lists when it is a conversation. A `None`
-    reward means that the function has no verdict: the rollout is `Invalid`.
+    handed to the function by name, as a list aligned with `completions`. So are the `unit` and
+    `difficulty` of an example that a source gave them; they are no part of its key. Like TRL,
+    completions are texts when the prompt is text and one-message lists when it is a
+    conversation. A `None` reward means that the function has no verdict: the rollout is
+    `Invalid`.
 
     Subclass it, or make one with `from_reward`. Rewards are mapped from `scale` to [0, 1].
 
@@ -129,8 +135,8 @@ class RewardTask:
         """Call the function once on the whole batch (twice with a format function).
 
         Raises:
-            RewardError: it returned the wrong number of rewards, or one that isn't a number or
-                lies outside the scale.
+            RewardError: it raised an error (said with its file and line), or returned the wrong
+                number of rewards, or one that isn't a number or lies outside the scale.
         """
         if not pairs:
             return []
@@ -148,7 +154,7 @@ class RewardTask:
     async def _call(
         self, function: RewardFunction, pairs: Sequence[Pair], scale: Scale
     ) -> list[float | None]:
-        rows = [example.fields for example, _ in pairs]
+        rows = [_columns(example) for example, _ in pairs]
         columns = {name: [row.get(name) for row in rows] for name in _names(rows)}
         columns.pop(self._prompt_column, None)
         prompts = [row[self._prompt_column] for row in rows]
@@ -158,14 +164,24 @@ class RewardTask:
             else [{"role": "assistant", "content": rollout.text}]
             for prompt, (_, rollout) in zip(prompts, pairs, strict=True)
         ]
-        # A plain function may block (a model, a compiler): a thread keeps the loop free.
-        rewards = (
-            await function(prompts, completions, **columns)
-            if inspect.iscoroutinefunction(function)
-            else await asyncio.to_thread(function, prompts, completions, **columns)
-        )
+        try:
+            # A plain function may block (a model, a compiler): a thread keeps the loop free.
+            rewards: Any = await asyncio.to_thread(function, prompts, completions, **columns)
+            if inspect.isawaitable(rewards):
+                rewards = await rewards
+        except AstorError:
+            raise
+        except Exception as error:
+            raise RewardError(
+                f"{self.kind} raised {described(error)}; return None for what can't be judged"
+            ) from error
+        if hasattr(rewards, "tolist"):  # an array or tensor, whose numbers aren't Python's
+            rewards = rewards.tolist()
         if not isinstance(rewards, Sequence) or len(rewards) != len(pairs):
-            raise RewardError(f"{self.kind}: got {rewards!r:.80} for {len(pairs)} completions")
+            raise RewardError(
+                f"{self.kind} gave {rewards!r:.80} for {len(pairs)} completions; "
+                "it must be a list with a number or None for each"
+            )
         return [self._scaled(r, scale, pair[0]) for r, pair in zip(rewards, pairs, strict=True)]
 
     def _scaled(self, reward: Any, scale: Scale, example: Example) -> float | None:
@@ -190,6 +206,15 @@ class RewardTask:
     async def validate(self, examples: Sequence[Example]) -> ValidationReport:
         """See `tasks.validation.validate`; needs `answer_column`."""
         return await validation.validate(self, examples)
+
+
+def _columns(example: Example) -> Mapping[str, Any]:
+    """The row, and what the source that it was loaded from keeps beside it."""
+    beside = {
+        "unit": None if example.unit == example.key else example.unit,
+        "difficulty": example.difficulty,
+    }
+    return {name: v for name, v in beside.items() if v is not None} | dict(example.fields)
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -8,7 +8,11 @@ traceback, and `Invalid` rollouts are counted.
 from __future__ import annotations
 
 import logging
+import os
+import sysconfig
+import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from astor_rl.errors import SandboxError
@@ -18,6 +22,12 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _logger = logging.getLogger(__name__)
+_OTHERS = (
+    "<frozen ",
+    *(f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "purelib", "platlib")),
+    f"{Path(__file__).parents[1]}{os.sep}",
+)
+"""How the files begin that are not the user's own."""
 _told: set[tuple[str, str]] = set()
 """(task, exception) of what has been logged: a bug may come back with every rollout."""
 
@@ -52,6 +62,21 @@ async def guarded_async(kind: str, judging: Awaitable[T]) -> T | Invalid:
         raise
     except Exception as error:  # noqa: BLE001 - whatever a hostile answer can bring about
         return _invalid(kind, error)
+
+
+def described(error: Exception) -> str:
+    """What was raised and the line of one's own code where: `KeyError: 'x' at sums.py:12`.
+
+    One's own is the innermost line outside of installed packages, the standard library and
+    astor_rl; without any, no place is given.
+    """
+    said = f"{type(error).__name__}: {error}"
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not frame.filename.startswith(_OTHERS)
+    ]
+    return f"{said} at {own[-1].filename}:{own[-1].lineno}" if own else said
 
 
 def _invalid(kind: str, error: Exception) -> Invalid:

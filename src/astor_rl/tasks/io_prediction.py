@@ -11,7 +11,7 @@ import ast
 import asyncio
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Any, Literal, Self
 
@@ -236,7 +236,7 @@ class IOPredictionTask:
 
     async def _run(self, example: Example, arguments: str) -> Outcome:
         if self._sandbox is None:
-            raise SandboxError("task 'io_prediction' can't score inputs without a sandbox")
+            raise SandboxError("task 'io_prediction' can't run code without a sandbox")
         row = example.fields
         call = f"{row['entry_point']}({arguments})"
         return await self._sandbox.submit(CallJob(row["code"], (call,), limits=self._limits))
@@ -271,8 +271,36 @@ class IOPredictionTask:
         return None
 
     async def validate(self, examples: Sequence[Example]) -> ValidationReport:
-        """See `tasks.validation.validate`."""
-        return await validation.validate(self, examples)
+        """See `tasks.validation.validate`; also runs the code of rows that ask for the output.
+
+        Raises:
+            SandboxError: there is no sandbox.
+        """
+        found = await validation.validate(self, examples)
+        # An answer to them is compared with the row's own, which is right by definition.
+        outputs = [example for example in examples if example.fields["direction"] == "output"]
+        verdicts = await asyncio.gather(*map(self._judge_row, outputs))
+        judged = [(e.origin, v) for e, v in zip(outputs, verdicts, strict=True)]
+        low = [
+            (origin, verdict.outcome, f"the row's input: {verdict.reason}")
+            for origin, verdict in judged
+            if isinstance(verdict, Score) and verdict.outcome < 1.0
+        ]
+        invalid = [
+            (origin, verdict.reason) for origin, verdict in judged if isinstance(verdict, Invalid)
+        ]
+        return replace(
+            found,
+            gold_below_ceiling=(*found.gold_below_ceiling, *low),
+            invalid=(*found.invalid, *invalid),
+        )
+
+    async def _judge_row(self, example: Example) -> Score | Invalid:
+        """Whether the row's input gives its output."""
+        outcome = await guarded_async(self.kind, self._run(example, example.fields["input"]))
+        if isinstance(outcome, Invalid):
+            return outcome
+        return guarded(self.kind, _judge_input, example, 1.0, outcome)
 
 
 def _arguments(example: Example, text: str) -> str:

@@ -56,9 +56,8 @@ def _load(kind: str, target: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is not None and module.startswith(error.name):
             raise ConfigError(f"task {kind!r}: there is no module {error.name!r}") from None
-        raise DependencyError(
-            f"task {kind!r} needs {error.name!r}: install astor-rl[tasks]"
-        ) from None
+        hint = "install astor-rl[tasks]" if kind in KINDS else "it isn't installed"
+        raise DependencyError(f"task {kind!r} needs {error.name!r}: {hint}") from None
     except AttributeError:
         raise ConfigError(f"task {kind!r}: {module!r} has no {attribute!r}") from None
     return found

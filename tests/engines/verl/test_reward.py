@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,8 +124,8 @@ def test_every_verdict_has_the_same_keys(run: str):
 def test_what_a_task_raises_is_a_line_for_the_driver(run: str):
     found = judged(run, "own", own(), "raise")
     assert found["invalid"] == 1
-    assert found["error"].startswith("task 'own', example own.jsonl:7: score() raised OSError")
-    assert "disk on fire" in found["error"]
+    assert found["error"].startswith("task 'own', example own.jsonl:7: reward raised OSError")
+    assert re.search(r"disk on fire at .*own_verl_task\.py:\d+;", found["error"])
 
 
 def test_a_row_of_another_run_is_a_line_too(run: str):

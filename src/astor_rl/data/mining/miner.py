@@ -146,8 +146,12 @@ def mine(
             "literal arguments, and there is no usable git history"
         )
     if use_cache:
-        cache.put(key, {kind: [asdict(row) for row in found] for kind, found in rows.items()})
+        cache.put(key, {kind: list(map(_stored, found)) for kind, found in rows.items()})
     return Mined(rows, names, seconds=time.monotonic() - start)
+
+
+def _stored(row: Row) -> dict[str, object]:
+    return {"fields": row.fields, "origin": row.origin, "unit": row.unit}
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
