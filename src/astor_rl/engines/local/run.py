@@ -33,6 +33,7 @@ from astor_rl.engines.local.evaluation import Evaluation
 from astor_rl.engines.local.interrupts import graceful_stop
 from astor_rl.engines.local.model import (
     LoadedModel,
+    check_lora,
     load_model,
     merge_lora,
     merged_named_tensors,
@@ -178,6 +179,8 @@ class _Run:
         self._stage("Loading", config.model)
         loaded = self._load(config.model)
         self._note(f"model: {loaded.source}")
+        if config.lora.enabled:
+            check_lora(loaded.model, config.lora.target_modules)
         with open_pool(config.sandbox) as sandbox:
             self._stage("Preparing examples")
             tasks = self._main_first(lambda: self._prepare(sandbox, loaded.tokenizer))
