@@ -97,6 +97,10 @@ KEYS: list[tuple[dict[str, Any], tuple[str, ...]]] = [
         {"data": {"validation_share": 0.6, "test_share": 0.5}},
         ("data: validation_share + test_share is 1.1", "leave some for training"),
     ),
+    (
+        {"sandbox": {"allow_missing": ["foo"]}},
+        ("sandbox.allow_missing names 'foo'", "known: userns,"),
+    ),
     ({"tasks": []}, ("tasks = []", "at least 1 item")),
     ({"tasks": [TASK, TASK]}, ("tasks", "'io' is used twice", "give each its own")),
     ({"tasks": [TASK | {"ratio": 0}]}, ("tasks[io].ratio = 0", "greater than 0")),

@@ -142,14 +142,14 @@ def test_an_extended_run_that_failed_is_not_finished(
 ) -> None:
     """Its model is the shorter run's, its newest checkpoint is not."""
     config = {**read_config(pair[1]), "max_steps": 200}
-    with (
-        pytest.raises(ModelError, match="diverged"),
-        RunFolder.create(pair[1], config, resume=True, base_dir=tmp_path),
-    ):
+    failed = RunFolder.create(pair[1], config, resume=True, base_dir=tmp_path)
+    failed.accept()
+    with pytest.raises(ModelError, match="diverged"), failed:
         raise ModelError("diverged")
     with pytest.raises(ModelError, match=r"run2' has a model of .* not finished since"):
         merge(pair, tmp_path / "out", MergeOptions(), whole=whole)
     with RunFolder.create(pair[1], config, resume=True, base_dir=tmp_path) as again:
+        again.accept()
         again.append_event("finished")
     merge(pair, tmp_path / "out", MergeOptions(), whole=whole)
 

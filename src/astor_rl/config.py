@@ -19,6 +19,7 @@ from astor_rl.calibrate.kl import CalibrateOptions
 from astor_rl.coordinator_options import CoordinatorOptions
 from astor_rl.errors import ConfigError, SandboxError
 from astor_rl.plan import TaskSpec
+from astor_rl.sandbox.protections import check_names
 from astor_rl.sandbox.remote.address import check_exposure, check_url
 from astor_rl.schedule.baselines.options import BaselineOptions
 from astor_rl.schedule.baselines.registry import make_arm
@@ -254,7 +255,7 @@ class RunConfig(_Section):
                 "warmup.lora is true and lora.enabled is false; the adapter is set in [lora]: "
                 "switch both on, or warmup.lora off"
             )
-        _check_servers(self.sandbox)
+        _check_sandbox(self.sandbox)
         options = self.coordinator_options().in_effect()
         specs = [TaskSpec(task.name, ()) for task in sorted(self.tasks, key=lambda t: t.name)]
         make_arm(options.schedule.method, specs, options.baseline)  # refuses what doesn't fit
@@ -285,12 +286,16 @@ class RunConfig(_Section):
         return self.model_dump(mode="json")
 
 
-def _check_servers(sandbox: SandboxConfig) -> None:
+def _check_sandbox(sandbox: SandboxConfig) -> None:
     if sandbox.urls and sandbox.workers:
         raise ValueError(
             f"sandbox.workers is {sandbox.workers} and sandbox.url is set; servers have their own "
             "--workers: leave it 0"
         )
+    try:
+        check_names(sandbox.allow_missing)
+    except SandboxError as error:
+        raise ValueError(f"sandbox.{error}") from None
     try:
         for url in sandbox.urls:
             check_exposure(check_url(url), insecure=sandbox.insecure)

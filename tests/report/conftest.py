@@ -72,8 +72,12 @@ def config() -> dict[str, Any]:
 def make(tmp_path: Path) -> Iterator[Callable[..., RunFolder]]:
     made: list[RunFolder] = []
 
-    def create(name: str = "run", *, resume: bool = False, **changes: Any) -> RunFolder:
+    def create(
+        name: str = "run", *, resume: bool = False, accept: bool = True, **changes: Any
+    ) -> RunFolder:
         made.append(RunFolder.create(tmp_path / name, {**CONFIG, **changes}, resume=resume))
+        if accept:
+            made[-1].accept()
         return made[-1]
 
     yield create

@@ -3,9 +3,11 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,12 @@ def begin(make: Make, train: Train) -> Path:
     train(folder, range(1))
     folder.close()
     return folder.path
+
+
+def files(path: Path) -> dict[str, bytes]:
+    """Everything in a folder but who holds it."""
+    found = [file for file in sorted(path.rglob("*")) if file.is_file()]
+    return {str(file): file.read_bytes() for file in found if file.name != "run.lock"}
 
 
 def course(path: Path) -> dict[str, str]:
@@ -124,12 +132,106 @@ def test_a_killed_session_ends_with_its_last_line(make: Make, train: Train) -> N
     assert [event["time"] for event in events if event["event"] == "killed"] == [6e8]
 
 
-def test_another_schedule_method_is_refused_and_nothing_changes(make: Make, train: Train) -> None:
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"model": "huge"}, "model is 'huge', the run in '{}' has 'tiny'; resume with that or"),
+        ({"seed": 3, "max_steps": 9}, "seed is 3, the run in '{}' has 1; resume with that or"),
+        ({"engine": "verl"}, "engine is 'verl', the run in '{}' has 'local'"),
+        ({"schedule": {"method": "sec"}}, "schedule.method is 'sec', the run in '{}' has 'astor'"),
+        ({"lora": {"r": 8}}, "lora.r is 8, the run in '{}' has 4"),
+        ({"lora": {"enabled": False}}, "lora.enabled is False, the run in '{}' has True"),
+        ({"lora": {"lora_alpha": 1.0}}, "lora.lora_alpha is 1.0, the run in '{}' has 8.0"),
+        ({"lora": {"target_modules": ["q"]}}, "lora.target_modules is ['q'], the run in"),
+        ({"warmup": {"steps": 5}}, "warmup.steps is 5, the run in '{}' has 0"),
+        ({"warmup": {"lora": True}}, "warmup.lora is True, the run in '{}' has False"),
+        ({"data": {"test_share": 0.2}}, "data.test_share is 0.2, the run in '{}' has 0.1"),
+        ({"data": {"validation_share": 0.2}}, "data.validation_share is 0.2, the run in '{}' has"),
+        ({"tasks": [{"name": "io"}]}, "tasks are io, the run in '{}' has io, commit; resume with"),
+        (
+            {"tasks": [{"name": "io", "max_examples": 5}, {"name": "commit"}]},
+            "tasks.io.max_examples is 5, the run in '{}' has None",
+        ),
+        (
+            {"tasks": [{"name": "io"}, {"name": "commit", "order": "easy"}]},
+            "tasks.commit.order is 'easy', the run in '{}' has 'mixed'",
+        ),
+        (
+            {"tasks": [{"name": "io"}, {"name": "commit", "task": "mine:Task"}]},
+            "tasks.commit.task is 'mine:Task', the run in '{}' has 'commit_message'",
+        ),
+    ],
+)
+def test_what_a_run_must_keep_is_refused_by_name_and_the_folder_stays_as_it_was(
+    make: Make, train: Train, changes: dict[str, Any], says: str
+) -> None:
+    whole: dict[str, Any] = {
+        "engine": "local",
+        "schedule": {"method": "astor"},
+        "lora": {"enabled": True, "r": 4, "lora_alpha": 8.0, "target_modules": "all-linear"},
+        "warmup": {"steps": 0, "lora": False},
+        "data": {"validation_share": 0.1, "test_share": 0.1},
+        "tasks": [
+            {"name": "io", "task": "io_prediction", "max_examples": None, "order": "mixed"},
+            {"name": "commit", "task": "commit_message", "max_examples": None, "order": "mixed"},
+        ],
+    }
+    folder = make(**whole)
+    train(folder, range(1))
+    folder.close()
+    before = files(folder.path)
+    changed = {
+        key: {**whole[key], **value} if isinstance(value, dict) else value
+        for key, value in changes.items()
+    }
+    with pytest.raises(StateError, match=re.escape(says.format(folder.path))):
+        make(resume=True, **{**whole, **changed})
+    assert files(folder.path) == before
+
+
+def test_a_session_that_is_not_accepted_leaves_the_folder_as_it_was(
+    make: Make, train: Train
+) -> None:
     path = begin(make, train)
-    before = (path / "config.json").read_text()
-    with pytest.raises(StateError, match=r"schedule.method = 'astor', not 'sec'; resume with"):
-        make(resume=True, schedule={"method": "sec"})
-    assert (path / "config.json").read_text() == before
+    with (path / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 1')
+    before = files(path)
+    refused = make(resume=True, accept=False, max_steps=9)
+    assert refused.changed == ("max_steps: 6 -> 9",)
+    with pytest.raises(DataError), refused:
+        raise DataError("its examples are others")
+    assert files(path) == before
+    # The next one compares with the run's config, not with the refused one's.
+    assert make(resume=True, max_steps=12).changed == ("max_steps: 6 -> 12",)
+
+
+def test_a_kill_while_a_session_is_accepted_does_not_lose_what_changed(
+    make: Make, train: Train, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = begin(make, train)
+
+    def killed(path: Path, value: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "write_json", killed)
+        session = make(resume=True, accept=False, max_steps=9)
+        with pytest.raises(KeyboardInterrupt):
+            session.accept()
+        session.close()
+    make(resume=True, max_steps=9)
+    noted = [e["changed"] for e in run_folder.read_events(path) if e["event"] == "resumed"]
+    assert noted == [["max_steps: 6 -> 9"]] * 2
+
+
+def test_a_session_begins_when_the_folder_is_taken_up(make: Make, train: Train) -> None:
+    """Loading is part of it."""
+    path = begin(make, train)
+    resumed = make(resume=True, accept=False)
+    taken_up = time.time()
+    time.sleep(0.01)
+    resumed.accept()
+    assert run_folder.read_events(path)[-1]["time"] <= round(taken_up, 3)
 
 
 def test_another_run_is_never_overwritten(make: Make, train: Train) -> None:
@@ -190,11 +292,9 @@ def test_resume_says_which_versions_changed(make: Make, train: Train) -> None:
     assert json.loads(path.read_text())["packages"]["numpy"] == numpy.__version__
 
 
-def test_resume_with_another_model_is_refused_and_the_lock_given_back(
-    make: Make, train: Train
-) -> None:
+def test_a_refused_session_gives_the_lock_back(make: Make, train: Train) -> None:
     begin(make, train)
-    with pytest.raises(StateError, match="holds a run of 'tiny', not 'huge'"):
+    with pytest.raises(StateError, match="model is 'huge'"):
         make(resume=True, model="huge")
     make(resume=True).close()
 

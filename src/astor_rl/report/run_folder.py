@@ -35,10 +35,30 @@ _HOUSEKEEPING = {_CONFIG, _VERSIONS, "events.jsonl", "run.lock", "crash.txt"}
 _ENDS = {"finished", "stopped", "killed"}
 """Events that end a session."""
 _LOGS = ("metrics", "receipts", "samples", "events")
+_FIXED = (
+    "engine",
+    "model",
+    "seed",
+    "schedule.method",
+    "lora.enabled",
+    "lora.r",
+    "lora.lora_alpha",
+    "lora.target_modules",
+    "warmup.steps",
+    "warmup.lora",
+    "data.validation_share",
+    "data.test_share",
+)
+"""Keys that a resumed run must keep: its checkpoints or its splits are of them."""
+_FIXED_OF_TASKS = ("task", "max_examples", "order")
+"""The same of each task. Not its sources: data may have been moved."""
 
 
 class RunFolder:
     """A run folder held for writing, by `create`. Use as a context manager, or `close` it.
+
+    A run that is taken up stays as it was until `accept`: a session that ends before leaves
+    nothing behind, whatever its config says.
 
     Attributes:
         path: the folder.
@@ -54,6 +74,10 @@ class RunFolder:
         self.resumed = resumed
         self.changed: tuple[str, ...] = ()
         self._lock = lock
+        self._accepted = False
+        self._began = round(time.time(), 3)
+        self._config: dict[str, Any] = {}
+        self._made_with: dict[str, Any] = {}
         self._logs = {name: JsonLines(path / f"{name}.jsonl") for name in _LOGS}
 
     @classmethod
@@ -65,7 +89,7 @@ class RunFolder:
         resume: bool,
         base_dir: str | Path = ".",
     ) -> Self:
-        """Make the folder, or take up the one that is there.
+        """Make the folder, or take up the one that is there (`accept` makes it this session's).
 
         Args:
             path: the folder; parents are made.
@@ -77,7 +101,7 @@ class RunFolder:
         Raises:
             ConfigError: there is a run and `resume` is off, or the path is a file or the folder of
                 something else. A run that stopped before it did any work is none.
-            StateError: another process trains here, or the run there is of another model.
+            StateError: another process trains here, or a key differs that the run there must keep.
             CheckpointError: the folder can't be written.
         """
         path = Path(path)
@@ -103,35 +127,40 @@ class RunFolder:
         return folder
 
     def _open(self, config: Mapping[str, Any], base_dir: Path) -> None:
-        config = json_ready(config)
-        made_with = {**versions(), _BASE_DIR: str(base_dir.resolve())}
-        if self.resumed:
-            self._take_up(config, made_with)
-        else:
+        self._config = json_ready(config)
+        self._made_with = {**versions(), _BASE_DIR: str(base_dir.resolve())}
+        if not self.resumed:
             remove(self.path / "events.jsonl")
-        write_json(self.path / _VERSIONS, made_with)
-        write_json(self.path / _CONFIG, config)
-        self.append_event("resumed" if self.resumed else "started", changed=self.changed)
-
-    def _take_up(self, config: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
+            self.accept()
+            return
         before = read_config(self.path)
-        if before.get("model") != config.get("model"):
-            raise StateError(
-                f"run folder {str(self.path)!r} holds a run of {before.get('model')!r}, not "
-                f"{config.get('model')!r}; resume with that model or name another folder"
-            )
-        method, then = _method(config), _method(before)
-        if method != then:
-            raise StateError(
-                f"run folder {str(self.path)!r} holds a run with schedule.method = {then!r}, not "
-                f"{method!r}; resume with that method or name another folder"
-            )
-        self._notice_kill()
+        _check_fixed(before, self._config, self.path)
         earlier = self.path / _VERSIONS
         made_before = _read_json(earlier) if earlier.exists() else {}
-        self.changed = (*differences(before, config), *differences(made_before, made_with))
-        for log in self._logs.values():
-            log.keep(lambda _: True)
+        self.changed = (
+            *differences(before, self._config),
+            *differences(made_before, self._made_with),
+        )
+
+    def accept(self) -> None:
+        """Go on with the run that was taken up: its config is this session's from here on.
+
+        Call it once the data and the checkpoints are found to fit, before anything is appended. A
+        new run is accepted from the beginning. Idempotent.
+        """
+        if self._accepted:
+            return
+        if self.resumed:
+            self._notice_kill()
+            for log in self._logs.values():
+                log.keep(lambda _: True)
+        # Before the config: a kill in between must not lose what changed.
+        self.append_event(
+            "resumed" if self.resumed else "started", time=self._began, changed=self.changed
+        )
+        write_json(self.path / _VERSIONS, self._made_with)
+        write_json(self.path / _CONFIG, self._config)
+        self._accepted = True
 
     def _notice_kill(self) -> None:
         """Write the end of a session that couldn't: its last sign of life."""
@@ -229,15 +258,30 @@ class RunFolder:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None:
+        if error is not None and self._accepted:
             # A full disk must not hide what went wrong.
             with suppress(AstorError):
                 self.append_event("stopped", why=_in_one_line(error))
         self.close()
 
 
-def _method(config: Mapping[str, Any]) -> str:
-    return str(config.get("schedule", {}).get("method", "astor"))
+def _check_fixed(before: Mapping[str, Any], config: Mapping[str, Any], path: Path) -> None:
+    """Refuse a session whose config can't go on with the run in `path`. Raises `StateError`."""
+    has = f"the run in {str(path)!r} has"
+    names, then = ([task["name"] for task in each.get("tasks", ())] for each in (config, before))
+    if set(names) != set(then):
+        raise StateError(
+            f"tasks are {', '.join(names)}, {has} {', '.join(then)}; resume with those or name "
+            "another folder"
+        )
+    new, old = flatten(config), flatten(before)
+    for key in (*_FIXED, *(f"tasks.{name}.{key}" for name in names for key in _FIXED_OF_TASKS)):
+        # A key that only one of the two knows is another release's.
+        if key in new and key in old and new[key] != old[key]:
+            raise StateError(
+                f"{key} is {new[key]!r}, {has} {old[key]!r}; resume with that or name another "
+                "folder"
+            )
 
 
 def _in_one_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ from astor_rl.engines.local import smollm_wheel
 from astor_rl.engines.local.model import (
     ReferencePolicy,
     add_lora,
+    check_lora,
     load_model,
     merge_lora,
     merged_named_tensors,
@@ -259,6 +260,23 @@ class TestLora:
     def test_unknown_modules(self):
         with pytest.raises(ModelError, match="nothing_here"):
             add_lora(make_model(), r=2, alpha=4, target_modules=["nothing_here"])
+
+    @pytest.mark.parametrize("modules", [["nothing_here"], "nothing_here", ["norm"]])
+    def test_unknown_modules_are_found_without_an_adapter(self, modules):
+        with pytest.raises(ModelError, match=r"LoRA target_modules .*(nothing_here|norm)"):
+            check_lora(make_model(), modules)
+
+    @pytest.mark.parametrize("tied", [False, True])
+    @pytest.mark.parametrize("modules", ["all-linear", ["q_proj", "up_proj"], r".*\.v_proj"])
+    def test_the_check_leaves_model_and_random_numbers_as_they_are(self, modules, tied):
+        model, numbers = make_model(tied=tied), torch.get_rng_state()
+        before = logits_of(model)
+        check_lora(model, modules)
+        torch.testing.assert_close(logits_of(model), before, rtol=0, atol=0)
+        assert all(p.requires_grad and p.device.type == "cpu" for p in model.parameters())
+        assert not model.training
+        assert torch.equal(torch.get_rng_state(), numbers)
+        assert add_lora(model, r=2, alpha=4) is not None
 
     @pytest.mark.parametrize("tied", [False, True])
     def test_merged_tensors_are_the_policy_under_plain_names(self, tied):

@@ -14,7 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from astor_rl.report.run_folder import read_evaluations, read_metrics, read_receipts, read_samples
+from astor_rl.report.run_folder import (
+    read_evaluations,
+    read_events,
+    read_metrics,
+    read_receipts,
+    read_samples,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -45,6 +51,12 @@ def timeless(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         {key: value for key, value in record.items() if not key.startswith("time")}
         for record in records
     ]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything in a run folder but who holds it."""
+    found = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    return {str(path): path.read_bytes() for path in found if path.name != "run.lock"}
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -149,6 +161,67 @@ def test_a_run_is_not_overwritten(tiny_run: Write, astor: Start) -> None:
     output = finish(astor("train", str(run)), code=2)
     assert output.splitlines()[-1].startswith("error: output_dir")
     assert "--resume" in output
+
+
+def test_a_refused_resume_leaves_the_run_as_it_was(
+    tiny_run: Write, astor: Start, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    run = tiny_run(max_steps=2)
+    finish(astor("train", str(run)))
+    before = files(folder)
+
+    def refusal(*overrides: str) -> str:
+        changes = [part for override in overrides for part in ("--set", override)]
+        output = finish(astor("train", str(run), "--resume", "--plain", *changes), code=1)
+        assert "Traceback" not in output
+        assert files(folder) == before
+        return output.splitlines()[-1]
+
+    said = refusal("max_steps=5", "seed=3", "lora.r=8")
+    assert said == (
+        f"error: seed is 3, the run in {str(folder)!r} has 0; resume with that or name another "
+        "folder"
+    )
+    # What no key says: found out before anything is evaluated anew, as other samples ask for.
+    source = tmp_path / "first.jsonl"
+    rows = source.read_text()
+    source.write_text("".join(rows.splitlines(keepends=True)[:-9]))
+    said = refusal("max_steps=5", "eval.samples=1")
+    checkpoint = folder / "checkpoints" / "checkpoint-2"
+    assert said.startswith(f"error: checkpoint {str(checkpoint)!r} doesn't fit: prompts of first")
+    assert said.endswith(
+        "resume with the examples and options it was made with, or name another folder"
+    )
+    source.write_text(rows)
+
+    finish(astor("train", str(folder / "config.json"), "--resume", "--set", "max_steps=3"))
+    (resumed,) = (event for event in read_events(folder) if event["event"] == "resumed")
+    assert resumed["changed"] == ["max_steps: 2 -> 3"]
+
+
+def test_a_checkpoint_of_other_tasks_is_refused_without_advice_for_libraries(
+    tiny_run: Write, astor: Start, tmp_path: Path
+) -> None:
+    finish(astor("train", str(tiny_run(max_steps=1, eval={"examples": 0}))))
+    raw = json.loads((tmp_path / "run.json").read_text())
+    raw["tasks"][0]["name"] = "renamed"
+    raw["output_dir"] = str(tmp_path / "other")
+    raw["resume_from_checkpoint"] = str(tmp_path / "run" / "checkpoints" / "checkpoint-1")
+    (tmp_path / "run.json").write_text(json.dumps(raw))
+    said = finish(astor("train", str(tmp_path / "run.json")), code=1).splitlines()[-1]
+    assert "state of the tasks: missing ['renamed'], unknown ['first']; resume with the" in said
+
+
+def test_wrong_lora_modules_are_found_before_any_work(
+    tiny_run: Write, astor: Start, tmp_path: Path
+) -> None:
+    run = tiny_run(lora={"target_modules": ["foo"]}, warmup={"steps": 2, "batch_size": 4})
+    for _ in range(2):  # the second one doesn't find a run in its way
+        said = finish(astor("train", str(run), "--plain"), code=1)
+        assert "error: LoRA target_modules ['foo']" in said.splitlines()[-1]
+        assert "Preparing" not in said
+    assert not any((tmp_path / "run" / name).exists() for name in ("eval", "warmup", "base"))
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def main(path: str, out: str) -> None:
     config = load_config(path)
     base_dir = Path(path).parent
     given = [*arguments(config), f"+ray_kwargs.ray_init.runtime_env.env_vars.{OUT}={out}"]
-    with opened(given, config, resume=False, base_dir=base_dir, note=print) as composed:
+    with opened(given, config, resume=False, base_dir=base_dir, note=print) as (composed, _):
         export(config, base_dir=base_dir, note=print)
         launch(composed, RecordingRunner)
 

@@ -304,6 +304,23 @@ def add_lora(
         raise ModelError(f"LoRA target_modules {names!r}: {_one_line(error)}") from error
 
 
+def check_lora(model: Any, target_modules: str | Sequence[str]) -> None:
+    """Refuse target modules that `add_lora` would; the model stays as it is, no weight is copied.
+
+    Raises:
+        ModelError: PEFT finds no such modules.
+    """
+    tensors = [*model.parameters(), *model.buffers()]
+    skeleton = copy.deepcopy(model, {id(each): _shape_of(each) for each in tensors})
+    with torch.random.fork_rng(devices=[]):
+        add_lora(skeleton, r=1, alpha=1.0, target_modules=target_modules)
+
+
+def _shape_of(tensor: Tensor) -> Tensor:
+    empty = tensor.detach().to("meta")
+    return torch.nn.Parameter(empty) if isinstance(tensor, torch.nn.Parameter) else empty
+
+
 def _merged_weight(layer: Any) -> Tensor:
     """Base plus every active adapter, summed in float32 and rounded once to the base's dtype."""
     weight = layer.get_base_layer().weight

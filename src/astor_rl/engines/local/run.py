@@ -33,6 +33,7 @@ from astor_rl.engines.local.evaluation import Evaluation
 from astor_rl.engines.local.interrupts import graceful_stop
 from astor_rl.engines.local.model import (
     LoadedModel,
+    check_lora,
     load_model,
     merge_lora,
     merged_named_tensors,
@@ -45,9 +46,9 @@ from astor_rl.engines.local.rewards import RewardWorker
 from astor_rl.engines.local.sampling import make_sampler
 from astor_rl.engines.local.step_log import StepLog
 from astor_rl.engines.local.supervised import Batches, Demonstration, SupervisedTrainer
-from astor_rl.engines.local.trainer import LocalTrainer
+from astor_rl.engines.local.trainer import LocalTrainer, check_state
 from astor_rl.engines.preparation import PreparedTask, prepare_tasks
-from astor_rl.errors import CapabilityError, ConfigError
+from astor_rl.errors import CapabilityError, ConfigError, StateError
 from astor_rl.policy.support import packing_note
 from astor_rl.report.closing import summarize
 from astor_rl.report.console import Console
@@ -178,6 +179,8 @@ class _Run:
         self._stage("Loading", config.model)
         loaded = self._load(config.model)
         self._note(f"model: {loaded.source}")
+        if config.lora.enabled:
+            check_lora(loaded.model, config.lora.target_modules)
         with open_pool(config.sandbox) as sandbox:
             self._stage("Preparing examples")
             tasks = self._main_first(lambda: self._prepare(sandbox, loaded.tokenizer))
@@ -185,6 +188,9 @@ class _Run:
             sampler = make_sampler(
                 config, loaded, tasks, device=self._world.device, note=self._note
             )
+            if self._folder:
+                self._check_checkpoint(tasks)
+                self._folder.accept()
             with RewardWorker({task.name: task.task for task in tasks}) as rewards:
                 stage = Evaluation(
                     config,
@@ -231,6 +237,20 @@ class _Run:
             if config.eval.examples and not task.test:
                 self._note(f"{task.name} has no test examples: it is not evaluated")
         self._world.require_same("examples", _digest(tasks))
+
+    def _check_checkpoint(self, tasks: Sequence[PreparedTask]) -> None:
+        """Refuse a checkpoint of other tasks, prompts or options while the folder is as it was."""
+        found = self._checkpoint()
+        if found is None:
+            return
+        state = load_checkpoint(found)
+        try:
+            check_state(state, self._config, tasks)
+        except StateError as error:
+            raise StateError(
+                f"checkpoint {str(found)!r} doesn't fit: {error}; resume with the examples and "
+                "options it was made with, or name another folder"
+            ) from None
 
     def _load(self, name: str) -> LoadedModel:
         def load() -> LoadedModel:
@@ -414,12 +434,15 @@ class _Run:
         spent = budget is not None and trainer.tokens_sampled >= budget
         return spent or trainer.steps_done >= self._config.max_steps
 
-    def _restore(self, trainer: LocalTrainer) -> None:
-        found = latest_checkpoint(self._path / "checkpoints")
+    def _checkpoint(self) -> Path | None:
+        """Where RL goes on, if anywhere."""
         named = self._config.resume_from_checkpoint
-        if named and found is None:
-            found = Path(named)
-        elif named:
+        own = latest_checkpoint(self._path / "checkpoints")
+        return Path(named) if named and own is None else own
+
+    def _restore(self, trainer: LocalTrainer) -> None:
+        found, named = self._checkpoint(), self._config.resume_from_checkpoint
+        if named and found != Path(named):
             self._note(f"resume_from_checkpoint {named!r} is not used: this run has its own")
         if found is not None:
             trainer.load_state_dict(load_checkpoint(found))

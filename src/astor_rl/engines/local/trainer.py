@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from astor_rl.checks import check_keys
 from astor_rl.config import RunConfig
 from astor_rl.coordinator import Coordinator
 from astor_rl.engines.local.distributed import World
@@ -22,11 +23,13 @@ from astor_rl.engines.local.policy import Policy
 from astor_rl.engines.local.rewards import RewardWorker, Verdicts
 from astor_rl.engines.local.update import Group, Updater, UpdateResult
 from astor_rl.engines.preparation import PreparedTask
-from astor_rl.errors import StateError
 from astor_rl.plan import GroupOutcome, PlanItem, StepPlan, TaskSpec, UpdateStats
 from astor_rl.rollout.base import Request, Sampler
 from astor_rl.schedule.baselines.registry import FILTERING
 from astor_rl.types import Example, Rollout, Score
+
+_PARTS = ("steps_done", "tokens_sampled", "updater", "coordinator")
+"""Of the trainer's state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,18 @@ def build_coordinator(config: RunConfig, tasks: Sequence[PreparedTask]) -> Coord
         seed=config.seed,
         refills=True,
     )
+
+
+def check_state(state: Mapping[str, Any], config: RunConfig, tasks: Sequence[PreparedTask]) -> None:
+    """Refuse a `LocalTrainer.state_dict()` of other tasks, prompts or options; needs no policy.
+
+    Raises:
+        StateError: it doesn't fit.
+    """
+    check_keys("the trainer", state, _PARTS)
+    saved = state["coordinator"]
+    check_keys("the tasks", saved["tasks"], [task.name for task in tasks])
+    build_coordinator(config, tasks).load_state_dict(saved)
 
 
 def _difficulties(examples: Sequence[Example]) -> tuple[float, ...] | None:
@@ -255,9 +270,7 @@ class LocalTrainer:
         Raises:
             StateError: a part is missing or doesn't fit.
         """
-        missing = {"steps_done", "tokens_sampled", "updater", "coordinator"} ^ state.keys()
-        if missing:
-            raise StateError(f"trainer state has other parts than expected: {sorted(missing)}")
+        check_keys("the trainer", state, _PARTS)
         self._updater.load_state_dict(state["updater"])
         if self._coordinator:
             self._coordinator.load_state_dict(state["coordinator"])

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from astor_rl.checks import check_keys
 from astor_rl.config import RunConfig
 from astor_rl.coordinator import Coordinator
 from astor_rl.errors import PlanError, StateError
@@ -170,6 +171,7 @@ class Coordination:
                 f"the coordination's state is of version {state.get('version')!r}; this is "
                 f"{STATE_VERSION}: resume with the release that wrote it"
             )
+        check_keys("the tasks", state["coordinator"]["tasks"], {task for task, _ in self._row})
         self._coordinator.load_state_dict(state["coordinator"])
         self.revision = int(state["revision"])
         self.plan = self._coordinator.in_flight.get(state["plan"])

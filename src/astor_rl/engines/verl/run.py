@@ -34,15 +34,17 @@ def train(config: RunConfig, *, resume: bool, base_dir: Path, note: Note) -> Non
     """
     check_trackers(config.report_to)
     given = arguments(config, resume=resume)
-    with opened(given, config, resume=resume, base_dir=base_dir, note=note) as composed:
+    with opened(given, config, resume=resume, base_dir=base_dir, note=note) as (composed, folder):
         export(config, base_dir=base_dir, note=note)
+        folder.accept()
         _launch(composed)
 
 
 def start(given: list[str], config: RunConfig, *, base_dir: Path, note: Note) -> None:
     """Train with verl's arguments and data that was exported before. Raises as `train` does."""
     resume = "trainer.resume_mode=disable" not in given
-    with opened(given, config, resume=resume, base_dir=base_dir, note=note) as composed:
+    with opened(given, config, resume=resume, base_dir=base_dir, note=note) as (composed, folder):
+        folder.accept()
         _launch(composed)
 
 
@@ -58,8 +60,8 @@ def arguments(config: RunConfig, *, resume: bool = True) -> list[str]:
 @contextmanager
 def opened(
     given: list[str], config: RunConfig, *, resume: bool, base_dir: Path, note: Note
-) -> Iterator[Any]:
-    """The composed and checked configuration, while the run folder is held."""
+) -> Iterator[tuple[Any, RunFolder]]:
+    """The composed and checked configuration, and the run folder, held and not yet accepted."""
     composed = hydra.compose(given)
     hydra.check(composed, config)
     with RunFolder.create(
@@ -67,7 +69,7 @@ def opened(
     ) as folder:
         for change in folder.changed:
             note(f"changed since the last session: {change}")
-        yield composed
+        yield composed, folder
         folder.append_event("finished")
 
 
