@@ -105,6 +105,24 @@ def test_what_a_source_keeps_beside_the_row_is_a_column_and_no_part_of_the_key()
     assert seen == [{"n": [1], "unit": ["u"], "difficulty": [0.0]}, {"n": [1]}]
 
 
+def test_a_function_without_a_parameter_for_it_is_not_given_what_it_never_asked_for():
+    seen = []
+
+    def with_difficulty(prompts, completions, n, difficulty):
+        seen.append((n, difficulty))
+        return [0.0]
+
+    def with_neither(prompts, completions, n):
+        seen.append((n,))
+        return [0.0]
+
+    for function in (with_difficulty, with_neither):
+        task = from_reward(function)
+        example = task.example({"prompt": "a", "n": 1}, origin="r", unit="u")
+        asyncio.run(task.score([(replace(example, difficulty=0.5), rollout_of("x"))]))
+    assert seen == [([1], [0.5]), ([1],)]
+
+
 @pytest.mark.parametrize("kind", [np.float32, np.int64, np.bool_])
 def test_an_array_of_rewards_will_do(kind):
     task = from_reward(lambda prompts, completions: np.array([0, 1], dtype=kind))

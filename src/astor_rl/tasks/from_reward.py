@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, Self
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Any, Final, Literal, Self
 
 from astor_rl.errors import AstorError, ConfigError, DataError, RewardError
 from astor_rl.sandbox.api import SandboxPool
@@ -23,6 +23,7 @@ A one-dimensional array or tensor of rewards will do as well.
 """
 
 Scale = tuple[float, float]
+_BESIDE: Final = frozenset(("unit", "difficulty"))
 
 
 class RewardTask:
@@ -30,7 +31,8 @@ class RewardTask:
 
     A row is any mapping with a prompt column (text, or chat messages); every other column is
     handed to the function by name, as a list aligned with `completions`. So are the `unit` and
-    `difficulty` of an example that a source gave them; they are no part of its key. Like TRL,
+    `difficulty` of an example that a source gave them, to a function that has a parameter for them
+    or takes any: sources give them to every row. They are no part of its key. Like TRL,
     completions are texts when the prompt is text and one-message lists when it is a
     conversation. A `None` reward means that the function has no verdict: the rollout is
     `Invalid`.
@@ -154,7 +156,8 @@ class RewardTask:
     async def _call(
         self, function: RewardFunction, pairs: Sequence[Pair], scale: Scale
     ) -> list[float | None]:
-        rows = [_columns(example) for example, _ in pairs]
+        beside = _taken(function)
+        rows = [_columns(example, beside) for example, _ in pairs]
         columns = {name: [row.get(name) for row in rows] for name in _names(rows)}
         columns.pop(self._prompt_column, None)
         prompts = [row[self._prompt_column] for row in rows]
@@ -208,13 +211,25 @@ class RewardTask:
         return await validation.validate(self, examples)
 
 
-def _columns(example: Example) -> Mapping[str, Any]:
+def _taken(function: RewardFunction) -> frozenset[str]:
+    """Which columns that no row of the user's own need have are wanted."""
+    try:
+        parameters = inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a builtin
+        return _BESIDE
+    if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return _BESIDE
+    return _BESIDE.intersection(parameters)
+
+
+def _columns(example: Example, beside: Collection[str]) -> Mapping[str, Any]:
     """The row, and what the source that it was loaded from keeps beside it."""
-    beside = {
+    kept = {
         "unit": None if example.unit == example.key else example.unit,
         "difficulty": example.difficulty,
     }
-    return {name: v for name, v in beside.items() if v is not None} | dict(example.fields)
+    known = {name: v for name, v in kept.items() if name in beside and v is not None}
+    return known | dict(example.fields)
 
 
 def _names(rows: Sequence[Mapping[str, Any]]) -> list[str]:
