@@ -21,6 +21,12 @@ from benchmarks.common import RESULTS, ROOT, machine, publish, versions
 OUTPUT: Final = RESULTS / "learning.json"
 PAGE: Final = ROOT / "docs" / "results.md"
 COMPARISONS: Final = {"A": "compare.toml", "B": "compare-b.toml"}
+MORE: Final = {
+    "A, second round": "second.toml",
+    "B, second round": "second-b.toml",
+    "A, with data that teaches nothing": "compare-mixed.toml",
+}
+"""What `make bench-learning` leaves out; `astor compare FILE` runs them."""
 _HERE: Final = Path(__file__).parent
 _HEADLINES: Final = ("joint", "curriculum", "merging", "best_specialist", "best_scheduler")
 _ROWS: Final = (*_HEADLINES, "every_scheduler")
@@ -52,14 +58,15 @@ Record = Mapping[str, Any]
 def collect() -> dict[str, Any]:
     """The findings of every comparison that has some, without curves; those of A on top."""
     found: dict[str, Any] = {}
-    for name, file in COMPARISONS.items():
+    for name, file in (COMPARISONS | MORE).items():
         comparison = tomllib.loads((_HERE / file).read_text(encoding="utf-8"))
         path = ROOT / comparison["output_dir"] / "comparison.json"
         if path.is_file():
             record = json.loads(path.read_text(encoding="utf-8"))
             for arm in record["arms"].values():
                 arm.pop("curve", None)
-            found[name] = record
+            if record["arms"]:
+                found[name] = record
     if not found:
         raise SystemExit("no comparison has reported anything yet: make bench-learning")
     gains = {
