@@ -426,27 +426,6 @@ def test_metrics_tell_of_the_whole_batch_after_a_refill() -> None:
     assert each.metrics()["task/io/share"] == 0.75
 
 
-@pytest.mark.parametrize(
-    ("difficulty", "message"),
-    [
-        ((0.1,) * 59, "has 59 values for 60 prompts"),
-        ((0.1,) * 59 + (7.0,), r"difficulty\[59\] of task io is 7.0"),
-        ((float("nan"),) * 60, r"difficulty\[0\] of task io is nan"),
-        (("easy",) * 60, "difficulty of task io holds something that is no number"),
-    ],
-)
-def test_a_wrong_difficulty_is_refused(difficulty: tuple[float, ...], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        Coordinator([replace(specs("io")[0], difficulty=difficulty)], prompts_per_step=4)
-
-
-def test_difficulties_may_be_an_array() -> None:
-    options = CoordinatorOptions(schedule=ScheduleOptions(method="adarft"))
-    spec = replace(specs("io")[0], difficulty=np.linspace(0, 1, 60, dtype=np.float32))  # type: ignore[arg-type]
-    each = Coordinator([spec], prompts_per_step=4, options=options)
-    assert len(each.plan(revision=0).items) == 4
-
-
 def test_measured_kl_drives_the_target_controller() -> None:
     each = coordinator(calibrate=CalibrateOptions(mode="target", target=0.02))
     for revision in range(10):

@@ -12,9 +12,9 @@ import json
 from collections.abc import Sequence
 
 from benchmarks.learning.build import build
+from benchmarks.learning.fresh import fresh_units
 from benchmarks.learning.laboratory import LABORATORIES, Laboratory
 from benchmarks.learning.rows import Row
-from benchmarks.learning.tuning import fresh_units
 
 COUNTS = {"train": 240, "validation": 16, "test": 16}
 """As much to train on as every other task has; what it scores is not what it is there for."""

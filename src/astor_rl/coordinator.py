@@ -31,7 +31,7 @@ from astor_rl.checks import check_choice, check_count, check_keys
 from astor_rl.coordinator_options import CoordinatorOptions as CoordinatorOptions
 from astor_rl.errors import PlanError, StateError
 from astor_rl.plan import GroupOutcome, Receipt, StepPlan, TaskSpec, UpdateStats
-from astor_rl.receipt import GIVEN_NOTE, explain, task_figures
+from astor_rl.receipt import GIVEN_NOTE, adaptation_notes, explain, task_figures
 from astor_rl.schedule.boundary import (
     UPDATE_FIGURES,
     check_request,
@@ -315,13 +315,11 @@ class Coordinator:
 
     def _calibrate(self, snapshot: UtilitySnapshot) -> dict[str, TaskCalibration]:
         tasks = [snapshot.tasks[name] for name in self._tasks]
-        has_prompts = np.array([self._scheduler.book(name).size > 0 for name in self._tasks])
-        quota = np.where(has_prompts, self._scheduler.stages(snapshot).floor, 0.0)
         return self._calibrator.calibrate(
             {name: spec.beta for name, spec in self._tasks.items()},
             np.array([task.utility for task in tasks]),
             np.array([task.utility_se for task in tasks]),
-            quota / max(quota.sum(), np.finfo(float).tiny),
+            self._scheduler.drawable_shares(snapshot),
             measured=self._scheduler.phase == "scheduled",
         )
 
@@ -484,13 +482,7 @@ class Coordinator:
         self._ledger = {k: dict(v) for k, v in _fitted(state["ledger"], self._ledger).items()}
         self._notes = [
             *state["notes"],
-            *(f"task {name} is new" for name in new),
-            *(f"task {name} is gone" for name in gone),
-            *(
-                f"task {name}: {(places < 0).sum()} of {len(places)} drawn prompts are gone"
-                for name, places in rows.items()
-                if (places < 0).any()
-            ),
+            *adaptation_notes(new, gone, rows),
         ]
         if state["snapshot"] is not None and not (new or gone):
             self._snapshot = UtilitySnapshot.from_dict(state["snapshot"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astor_rl.calibrate.kl import TaskCalibration
 from astor_rl.plan import Receipt, TaskReceipt, TaskSpec
@@ -16,6 +17,27 @@ from astor_rl.utility.task_utility import UtilitySnapshot
 GIVEN_NOTE = "prompts a task were given by the caller, not by quotas"
 
 _PAIRS_SHOWN = 4
+
+
+def adaptation_notes(
+    new: Sequence[str], gone: Sequence[str], rows: Mapping[str, NDArray[np.int64]]
+) -> list[str]:
+    """What became of a state that was loaded for other tasks or prompts.
+
+    Args:
+        new, gone: tasks.
+        rows: by task, where each prompt that had been drawn is now; -1: nowhere. [seen]
+    """
+    lost = {name: int((places < 0).sum()) for name, places in rows.items()}
+    return [
+        *(f"task {name} is new" for name in new),
+        *(f"task {name} is gone" for name in gone),
+        *(
+            f"task {name}: {count} of {len(rows[name])} drawn prompts are gone"
+            for name, count in lost.items()
+            if count
+        ),
+    ]
 
 
 def explain(

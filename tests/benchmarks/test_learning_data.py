@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 from benchmarks.learning.data import make_units
+from benchmarks.learning.fresh import fresh_units
 from benchmarks.learning.laboratory import KINDS, LABORATORIES
 from benchmarks.learning.mixed import COUNTS, mixed_rows
 from benchmarks.learning.operations import OPERATIONS
 from benchmarks.learning.programs import Line, Part, Program, in_range, make_language
 from benchmarks.learning.rows import LEVELS, TASKS
-from benchmarks.learning.tuning import fresh_units
 
 from astor_rl.config import SandboxConfig
 from astor_rl.data.decontaminate import decontaminate

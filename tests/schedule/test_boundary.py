@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from astor_rl.coordinator import Coordinator
+from astor_rl.coordinator import Coordinator, CoordinatorOptions
 from astor_rl.errors import ConfigError, PlanError
 from astor_rl.plan import GroupOutcome, TaskSpec, UpdateStats
+from astor_rl.schedule.quota import ScheduleOptions
 
 
 def specs() -> list[TaskSpec]:
@@ -141,3 +143,24 @@ def test_what_to_do_with_other_tasks_is_one_of_two() -> None:
     each = Coordinator([TaskSpec("io", ["a", "b"])], prompts_per_step=1)
     with pytest.raises(ConfigError, match="on_task_change is 'x'; it must be one of error, adapt"):
         each.load_state_dict(each.state_dict(), on_task_change="x")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("difficulty", "message"),
+    [
+        ((0.1,) * 59, "has 59 values for 60 prompts"),
+        ((0.1,) * 59 + (7.0,), r"difficulty\[59\] of task io is 7.0"),
+        ((float("nan"),) * 60, r"difficulty\[0\] of task io is nan"),
+        (("easy",) * 60, "difficulty of task io holds something that is no number"),
+    ],
+)
+def test_a_wrong_difficulty_is_refused(difficulty: tuple[float, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Coordinator([replace(specs()[2], difficulty=difficulty)], prompts_per_step=4)
+
+
+def test_difficulties_may_be_an_array() -> None:
+    options = CoordinatorOptions(schedule=ScheduleOptions(method="adarft"))
+    spec = replace(specs()[2], difficulty=np.linspace(0, 1, 60, dtype=np.float32))  # type: ignore[arg-type]
+    each = Coordinator([spec], prompts_per_step=4, options=options)
+    assert len(each.plan(revision=0).items) == 4

@@ -163,6 +163,12 @@ class Scheduler:
             floor=mix_floor(by_cost, mixture, self._options.mix),
         )
 
+    def drawable_shares(self, snapshot: UtilitySnapshot) -> FloatArray:
+        """q' over the tasks that have prompts; 0 for the others. [K], sums to 1 if any has."""
+        size = np.array([self._books[name].size for name in self._specs])
+        shares = np.where(size > 0, self.stages(snapshot).floor, 0.0)
+        return shares / shares.sum() if shares.any() else shares
+
     def quotas(
         self, snapshot: UtilitySnapshot, total: int, available: Mapping[str, int] | None
     ) -> Quotas:
