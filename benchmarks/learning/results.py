@@ -132,8 +132,8 @@ def _reservations(record: Record) -> Iterator[str]:
         yield f"**Failed: {', '.join(record['failed'])}.**"
     if unspent := [name for name, arm in record["arms"].items() if not arm["budget_spent"]]:
         yield f"**Not at equal tokens: the steps of {', '.join(unspent)} ended first.**"
-    if len(record["commits"]) > 1:
-        yield f"Runs were trained at {len(record['commits'])} commits; their code may differ."
+    if len(record["codes"]) > 1:
+        yield f"Runs were trained with {len(record['codes'])} states of the code."
 
 
 def _gains(record: Record) -> Iterator[Sequence[str]]:

@@ -122,7 +122,7 @@ def test_the_page_says_what_the_record_says() -> None:
         "finished": 5,
         "units": 9,
         "failed": {"tac/seed-1": "no memory"},
-        "commits": ["a", "b"],
+        "codes": ["a", "b"],
         "comparison": {"max_tokens": 300_000},
         "tasks": ["io"],
         "before_rl": {"io": _interval(0.25, None)},
@@ -148,7 +148,7 @@ def test_the_page_says_what_the_record_says() -> None:
     assert "**Not complete: 4 of 9 units are missing. All that follows is of those" in text
     assert "**Failed: tac/seed-1.**" in text
     assert "**Not at equal tokens: the steps of astor ended first.**" in text
-    assert "Runs were trained at 2 commits" in text
+    assert "Runs were trained with 2 states of the code" in text
     assert "| Merging (merging, ties) | +25.0% | [+23.0, +27.0] | 3 | ahead | +19.2% |" in text
     assert "| Joint | -3.0% | none | 3 | not told apart | +12.8% |" in text
     assert "| Curriculum | -9.0% | [-11.0, -7.0] | 3 | behind | +16.8% |" in text

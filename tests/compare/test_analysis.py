@@ -13,7 +13,7 @@ import pytest
 from astor_rl.compare.analysis import Analysis, analyse, judging_error
 from astor_rl.compare.document import Status, document
 from astor_rl.compare.intervals import gain_interval, mean_interval
-from astor_rl.compare.results import commits, read_results
+from astor_rl.compare.results import codes, read_results
 from astor_rl.compare.spec import CompareConfig
 from astor_rl.compare.tables import markdown, render, sentences, tables
 from astor_rl.compare.units import Unit
@@ -237,18 +237,20 @@ def test_a_budget_that_was_not_spent_is_said(plan: Plan, finish: Finish, compare
     assert "100 (budget not spent)" in markdown(compare(seeds=[0]), found, Status(3, 3, {}))
 
 
-def test_several_commits_are_said(plan: Plan, finish: Finish, compare: Compare):
+def test_several_states_of_the_code_are_said(plan: Plan, finish: Finish, compare: Compare):
     units = plan(seeds=[0])
-    for number, unit in enumerate(units.values()):
+    git = {"commit": "1abcdef0123456789", "dirty": False}
+    # The second is of a version that kept no hash of its code.
+    made_with = iter([{"code": "2abcdef0123456789", "git": git}, {"git": git}])
+    for unit in units.values():
         finish(unit, {"io": 0.5, "code": 0.5})
         if unit.kind == "run":
-            made = {"git": {"commit": f"{number}abcdef0123456789", "dirty": False}}
-            (unit.folder / "versions.json").write_text(json.dumps(made))
-    found = commits(list(units.values()))
+            (unit.folder / "versions.json").write_text(json.dumps(next(made_with)))
+    found = codes(list(units.values()))
     assert found == ["1abcdef0123456789", "2abcdef0123456789"]
     analysis = analyse(compare(seeds=[0]), list(units.values()))
     said = list(sentences(compare(seeds=[0]), analysis, Status(3, 3, {}, found)))
-    assert any("at 2 commits of the working folder (1abcdef012, 2abcdef012)" in s for s in said)
+    assert any("with 2 states of astor-rl's code (1abcdef012, 2abcdef012)" in s for s in said)
 
 
 def test_joint_is_who_has_that_role_the_reference_too(plan: Plan, finish: Finish, compare: Compare):

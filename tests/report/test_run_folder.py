@@ -383,6 +383,7 @@ def test_versions_say_what_the_run_was_made_with(
     assert versions["python"] == platform.python_version()
     assert versions["packages"]["numpy"] == numpy.__version__
     assert versions["git"] is None
+    assert re.fullmatch("[0-9a-f]{16}", versions["code"])
 
 
 def test_versions_name_the_commit_and_whether_files_differ(

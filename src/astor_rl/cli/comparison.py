@@ -15,7 +15,7 @@ from astor_rl.cli.errors import FAILED, INTERRUPTED, one_line_errors
 from astor_rl.compare.analysis import Analysis, analyse
 from astor_rl.compare.document import Status, document
 from astor_rl.compare.records import check_unchanged, evaluation_file, is_finished
-from astor_rl.compare.results import commits
+from astor_rl.compare.results import codes
 from astor_rl.compare.running import Outcome, Runner
 from astor_rl.compare.spec import CompareConfig
 from astor_rl.compare.tables import markdown, render
@@ -69,7 +69,7 @@ def compare_arms(
             outcome = run_units(to_do, comparison, console=console)
     failed = {unit.name: why for unit in units if (why := outcome.failed.get(unit.name))}
     done = sum(is_finished(unit) for unit in units)
-    status = Status(done, len(units), failed, commits(units))
+    status = Status(done, len(units), failed, codes(units))
     analysis = analyse(comparison, units)
     written = _write(comparison, analysis, status)
     if outcome.interrupted:

@@ -21,13 +21,13 @@ class Status:
     Attributes:
         finished, units: how many of how many.
         failed: by unit, why.
-        commits: of the working folder, that finished runs were trained at.
+        codes: states of our code that finished runs were trained with (hashes).
     """
 
     finished: int
     units: int
     failed: Mapping[str, str]
-    commits: Sequence[str] = ()
+    codes: Sequence[str] = ()
 
 
 def document(comparison: CompareConfig, analysis: Analysis, status: Status) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def document(comparison: CompareConfig, analysis: Analysis, status: Status) -> d
         "finished": status.finished,
         "units": status.units,
         "failed": dict(status.failed),
-        "commits": list(status.commits),
+        "codes": list(status.codes),
         "tasks": list(analysis.tasks),
         "before_rl": {task: one.as_dict() for task, one in analysis.before.items()},
         "arms": {e.name: _entrant(e, analysis) for e in analysis.entrants},

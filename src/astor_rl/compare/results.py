@@ -83,11 +83,18 @@ def read_results(units: Sequence[Unit]) -> dict[str, Result]:
     return found
 
 
-def commits(units: Sequence[Unit]) -> list[str]:
-    """Commits of the working folder that finished runs were trained at, where they are known."""
+def codes(units: Sequence[Unit]) -> list[str]:
+    """States of this package's code that finished runs were trained with (in their last session), as hashes.
+
+    Of runs from before there were any it is the commit of the working folder.
+    """
     files = [unit.folder / "versions.json" for unit in units if is_finished(unit)]
-    states = [_read(file).get("git") for file in files if file.is_file()]
-    return sorted({str(state["commit"]) for state in states if state and state.get("commit")})
+    states = [_read(file) for file in files if file.is_file()]
+    return sorted({str(code) for state in states if (code := _code(state))})
+
+
+def _code(state: Mapping[str, Any]) -> str | None:
+    return state.get("code") or (state.get("git") or {}).get("commit")
 
 
 def _trained(unit: Unit, before: Scores) -> Result:

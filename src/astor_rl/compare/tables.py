@@ -210,10 +210,10 @@ def sentences(comparison: CompareConfig, analysis: Analysis, status: Status) -> 
         yield f"{status.finished} of {status.units} units are finished"
     for name, found in analysis.headline.items():
         yield f"{comparison.reference} against {_TITLES[name]}: {_verdict(found)}"
-    if len(status.commits) > 1:
+    if len(status.codes) > 1:
         yield (
-            f"runs were trained at {len(status.commits)} commits of the working folder "
-            f"({', '.join(commit[:10] for commit in status.commits)}): their code may differ"
+            f"runs were trained with {len(status.codes)} states of astor-rl's code "
+            f"({', '.join(code[:10] for code in status.codes)})"
         )
     over = [entrant.name for entrant in analysis.entrants if not spent(entrant)]
     if over:

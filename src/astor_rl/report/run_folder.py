@@ -1,7 +1,7 @@
 """The folder of a run: everything a report, a resume or a stranger needs, and nothing else.
 
 ```
-config.json       the resolved config          versions.json   packages, machine, git commit
+config.json       the resolved config          versions.json   packages, machine, code
 metrics.jsonl     one line a step              receipts.jsonl  why each batch was what it was
 samples.jsonl     completions kept to read     events.jsonl    what happened, with the time
 eval/NAME.json    held-out scores              checkpoints/    whole training states

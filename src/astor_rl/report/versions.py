@@ -1,4 +1,4 @@
-"""What a run was made with: Python, packages, machine, and the commit of the working folder."""
+"""What a run was made with: Python, packages, machine, our code, the working folder's commit."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from functools import cache
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ def versions(folder: Path | None = None) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "packages": packages(),
+        "code": code_digest(),
         "git": git_state(folder or Path.cwd()),
     }
 
@@ -29,6 +32,17 @@ def packages() -> dict[str, str]:
         for distribution in importlib.metadata.distributions()
     )
     return dict(sorted((name, version) for name, version in found if name))
+
+
+@cache
+def code_digest() -> str:
+    """A hash of this package's own modules: equal means the same code, wherever it lies."""
+    folder = Path(__file__).parents[1]
+    found = blake2b(digest_size=8)
+    for path in sorted(folder.rglob("*.py")):
+        found.update(f"{path.relative_to(folder)}\0".encode())
+        found.update(path.read_bytes() + b"\0")
+    return found.hexdigest()
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
