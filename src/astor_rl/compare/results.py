@@ -84,9 +84,10 @@ def read_results(units: Sequence[Unit]) -> dict[str, Result]:
 
 
 def codes(units: Sequence[Unit]) -> list[str]:
-    """States of this package's code that finished runs were trained with (in their last session), as hashes.
+    """States of this package's code that finished runs were trained with, as hashes.
 
-    Of runs from before there were any it is the commit of the working folder.
+    Those of a run's last session. Of runs from before there were any it is the commit of the
+    working folder.
     """
     files = [unit.folder / "versions.json" for unit in units if is_finished(unit)]
     states = [_read(file) for file in files if file.is_file()]

@@ -260,6 +260,13 @@ def _finish(
     return prepared
 
 
+def difficulties(examples: Sequence[Example]) -> tuple[float, ...] | None:
+    """Of a task's examples, unknown ones in the middle; None when all are unknown."""
+    if all(example.difficulty is None for example in examples):
+        return None
+    return tuple(0.5 if e.difficulty is None else e.difficulty for e in examples)
+
+
 def _example(task: Task, row: Row) -> Example:
     # The guessed difficulty is ours, not the row's: it is no part of the content.
     fields = {name: value for name, value in row.fields.items() if name != "difficulty"}

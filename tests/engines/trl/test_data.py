@@ -18,6 +18,23 @@ def test_rows_become_examples_once_each(guest):
         TaskData.from_rows("some", guest.task(), [rows[0], {"letter": "x"}])
 
 
+def test_what_a_source_keeps_beside_a_row_is_kept_beside_it_here(guest):
+    rows = [
+        {"prompt": "a", "letter": "x", "difficulty": 0.25, "unit": "one"},
+        {"prompt": "a", "letter": "x", "difficulty": 0.75, "unit": "two"},
+        {"prompt": "b", "letter": "x"},
+        {"prompt": "c", "letter": "x", "difficulty": "hard", "unit": 7},
+    ]
+    first, second, third = TaskData.from_rows("some", guest.task(), rows).examples
+    plain = TaskData.from_rows("some", guest.task(), [{"prompt": "a", "letter": "x"}]).examples[0]
+    assert first.key == plain.key
+    assert (first.unit, first.difficulty) == ("one", 0.25)
+    assert second.difficulty is not None
+    assert 0 < second.difficulty < 1
+    assert third.fields["difficulty"] == "hard"
+    assert third.fields["unit"] == 7
+
+
 def test_a_row_says_what_it_is(guest):
     data = guest.data("first")
     library = Library([data])

@@ -22,7 +22,7 @@ from astor_rl.engines.local.distributed import World
 from astor_rl.engines.local.policy import Policy
 from astor_rl.engines.local.rewards import RewardWorker, Verdicts
 from astor_rl.engines.local.update import Group, Updater, UpdateResult
-from astor_rl.engines.preparation import PreparedTask
+from astor_rl.engines.preparation import PreparedTask, difficulties
 from astor_rl.plan import GroupOutcome, PlanItem, StepPlan, TaskSpec, UpdateStats
 from astor_rl.rollout.base import Request, Sampler
 from astor_rl.schedule.baselines.registry import FILTERING
@@ -56,7 +56,7 @@ def build_coordinator(config: RunConfig, tasks: Sequence[PreparedTask]) -> Coord
                 beta=config.beta if task.config.beta is None else task.config.beta,
                 num_generations=task.config.num_generations or config.num_generations,
                 max_tokens=task.config.max_completion_length or config.max_completion_length,
-                difficulty=_difficulties(task.train),
+                difficulty=difficulties(task.train),
             )
             for task in tasks
         ],
@@ -77,13 +77,6 @@ def check_state(state: Mapping[str, Any], config: RunConfig, tasks: Sequence[Pre
     saved = state["coordinator"]
     check_keys("the tasks", saved["tasks"], [task.name for task in tasks])
     build_coordinator(config, tasks).load_state_dict(saved)
-
-
-def _difficulties(examples: Sequence[Example]) -> tuple[float, ...] | None:
-    """Of a task's examples, unknown ones in the middle; None when all are unknown."""
-    if all(example.difficulty is None for example in examples):
-        return None
-    return tuple(0.5 if e.difficulty is None else e.difficulty for e in examples)
 
 
 class LocalTrainer:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
+from astor_rl.data.difficulty import estimate
 from astor_rl.engines.preparation import PreparedTask
 from astor_rl.engines.trl.upstream import Dataset
 from astor_rl.errors import ConfigError
@@ -49,15 +50,18 @@ class TaskData:
     ) -> Self:
         """From rows as the task documents them: a `datasets.Dataset` or any other iterable.
 
-        A row that was met before is left out. `options` are the other attributes.
+        A row that was met before is left out. `options` are the other attributes. As in a run
+        file, `difficulty` (a number in [0, 1]; estimated from sizes without it) and `unit` (text)
+        are no part of what tells rows apart; a column of one of these names that holds something
+        else is one like any other.
 
         Raises:
             DataError: a field is missing or of the wrong type; names the row and the field.
         """
-        examples = (
-            task.example(row, origin=f"{name}: row {number}") for number, row in enumerate(rows)
-        )
-        unique = {example.key: example for example in examples}
+        unique: dict[str, Example] = {}
+        for number, row in enumerate(rows):
+            example = _example(task, row, f"{name}: row {number}")
+            unique.setdefault(example.key, example)
         return cls(name, task, tuple(unique.values()), **options)
 
     @classmethod
@@ -90,6 +94,20 @@ class TaskData:
                 f"{len(messages)} messages; it must have one"
             )
         return messages[0]["content"]
+
+
+def _example(task: Task, row: Mapping[str, Any], origin: str) -> Example:
+    fields = dict(row)
+    difficulty, unit = fields.get("difficulty"), fields.get("unit")
+    if isinstance(difficulty, int | float) and 0 <= difficulty <= 1:
+        del fields["difficulty"]
+    else:
+        difficulty = estimate(task.kind, fields)
+    if isinstance(unit, str) and unit:
+        del fields["unit"]
+    else:
+        unit = None
+    return replace(task.example(fields, origin=origin, unit=unit), difficulty=difficulty)
 
 
 class Library:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from astor_rl.coordinator import Coordinator, CoordinatorOptions
+from astor_rl.engines.preparation import difficulties
 from astor_rl.engines.trl import capabilities
 from astor_rl.engines.trl.data import COLUMN, Library, TaskData
 from astor_rl.engines.trl.judge import Judge
@@ -309,4 +310,5 @@ def _spec(task: TaskData, args: GRPOConfig) -> TaskSpec:
         beta=task.beta or 0.0,
         num_generations=args.num_generations,
         max_tokens=args.max_completion_length,
+        difficulty=difficulties(task.examples),
     )
