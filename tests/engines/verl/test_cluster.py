@@ -118,6 +118,25 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(whole: Path, resumed: Path)
     assert read(whole / "receipts.jsonl") == read(resumed / "receipts.jsonl")
 
 
+def test_other_data_is_refused_before_anything_is_started_or_replaced(
+    whole: Path, module_start: Start
+):
+    data = whole.parent / "code.jsonl"
+    before, exported = data.read_text(), (whole / "verl" / "train.parquet").read_bytes()
+    config = (whole / "config.json").read_text()
+    data.write_text(before.replace("say one", "say none"))
+    try:
+        process = module_start("train", str(whole.parent / "run.json"), "--resume")
+        out, _ = process.communicate(timeout=LONG_S)
+    finally:
+        data.write_text(before)
+    assert process.returncode == 1
+    assert "error: task code: its training examples changed since the run began" in out
+    assert "ray" not in out.lower()
+    assert (whole / "verl" / "train.parquet").read_bytes() == exported
+    assert (whole / "config.json").read_text() == config
+
+
 def test_one_rank_takes_up_what_two_left(whole: Path, module_start: Start):
     raw = json.loads((whole.parent / "run.json").read_text())
     raw["max_steps"] = STEPS + 1

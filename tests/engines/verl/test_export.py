@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,15 @@ import pytest
 
 from astor_rl.config import RunConfig, parse_config
 from astor_rl.engines.preparation import prepare_tasks
-from astor_rl.engines.verl.export import AGENT, decode, encode, read_run, write
-from astor_rl.errors import ConfigError, DataError
+from astor_rl.engines.verl.export import (
+    AGENT,
+    check_same_examples,
+    decode,
+    encode,
+    read_run,
+    write,
+)
+from astor_rl.errors import ConfigError, DataError, StateError
 from astor_rl.sandbox.pool import ProcessPool
 
 FUNCTION = "def double(x):\n    return 2 * x\n"
@@ -75,6 +83,23 @@ def test_the_run_comes_back(run: RunConfig, tmp_path: Path):
     exported(run, tmp_path)
     config, base_dir = read_run(tmp_path / "run" / "verl" / "run.json")
     assert (config, base_dir) == (run, tmp_path)
+
+
+def test_other_examples_than_the_exported_ones_are_refused(run: RunConfig, tmp_path: Path):
+    folder = tmp_path / "run" / "verl"
+    _, (first, second) = exported(run, tmp_path)
+    check_same_examples(folder, [first, second])
+    fewer = replace(second, train=second.train[3:])
+    with pytest.raises(StateError, match=r"task second: .* \(3 gone, 0 new\)"):
+        check_same_examples(folder, [first, fewer])
+    turned = replace(first, train=first.train[::-1])
+    with pytest.raises(StateError, match=r"task first: .* \(in another order\)"):
+        check_same_examples(folder, [turned, second])
+    (folder / "train.parquet").write_bytes(b"no table")
+    with pytest.raises(DataError, match="train.parquet' can't be read"):
+        check_same_examples(folder, [first, second])
+    (folder / "train.parquet").unlink()
+    check_same_examples(folder, [first, second])
 
 
 def test_the_same_run_is_exported_the_same(run: RunConfig, tmp_path: Path):

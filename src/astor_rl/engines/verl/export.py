@@ -16,12 +16,13 @@ from typing import Any
 
 from astor_rl.config import RunConfig, parse_config
 from astor_rl.engines.preparation import PreparedTask
-from astor_rl.errors import ConfigError, DataError
+from astor_rl.errors import ConfigError, DataError, StateError
 from astor_rl.report.atomic import write_json, writing
 from astor_rl.types import Example
 
 FOLDER = "verl"
 """Folder in the run."""
+_TRAIN = "train.parquet"
 AGENT = "astor_task"
 """Name of the agent loop of `agent.py`."""
 _AGENT_LOOPS = f"- name: {AGENT}\n  _target_: astor_rl.engines.verl.agent.TaskAgentLoop\n"
@@ -55,12 +56,56 @@ def write(folder: Path, config: RunConfig, tasks: Sequence[PreparedTask], base_d
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "agent.yaml").write_text(_AGENT_LOOPS, encoding="utf-8")
-        _write_parquet(folder / "train.parquet", train)
+        _write_parquet(folder / _TRAIN, train)
         _write_parquet(folder / "validation.parquet", validation)
     write_json(
         folder / "run.json",
         {"config": config.resolved(), "base_dir": str(base_dir.resolve())},
     )
+
+
+def check_same_examples(folder: Path, tasks: Sequence[PreparedTask]) -> None:
+    """Refuse to go on with an exported run on other training examples; needs no Ray.
+
+    Args:
+        folder: as `write` takes it; nothing is exported yet when it holds no training rows.
+        tasks: with the examples of now.
+
+    Raises:
+        StateError: they differ from the exported ones; names the task and how many.
+        DataError: the exported rows can't be read.
+    """
+    if not (folder / _TRAIN).exists():
+        return
+    before = _exported_keys(folder / _TRAIN)
+    for task in tasks:
+        was, now = before.get(task.name, []), [example.key for example in task.train]
+        if was == now:
+            continue
+        gone, new = len(set(was) - set(now)), len(set(now) - set(was))
+        how = f"{gone} gone, {new} new" if gone or new else "in another order"
+        raise StateError(
+            f"task {task.name}: its training examples changed since the run began ({how}); a run "
+            "goes on with the same ones: take the change back, or start another run"
+        )
+
+
+def _exported_keys(path: Path) -> dict[str, list[str]]:
+    """Keys of the training rows by task, in order."""
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path, columns=["data_source", "extra_info"])
+        found: dict[str, list[str]] = {}
+        for row in table.to_pylist():
+            found.setdefault(row["data_source"], []).append(row["extra_info"]["key"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"exported rows {str(path)!r} can't be read: {error}; delete the file if the run may "
+            "go on with the data as it is now"
+        ) from None
+    return found
 
 
 def _rows(

@@ -11,7 +11,7 @@ from typing import Any
 from astor_rl.config import RunConfig
 from astor_rl.engines.preparation import Note, Render, prepare_tasks
 from astor_rl.engines.verl import hydra
-from astor_rl.engines.verl.export import FOLDER, write
+from astor_rl.engines.verl.export import FOLDER, check_same_examples, write
 from astor_rl.engines.verl.guard import require_verl
 from astor_rl.errors import ModelError
 from astor_rl.report.run_folder import RunFolder
@@ -35,7 +35,8 @@ def train(config: RunConfig, *, resume: bool, base_dir: Path, note: Note) -> Non
     check_trackers(config.report_to)
     given = arguments(config, resume=resume)
     with opened(given, config, resume=resume, base_dir=base_dir, note=note) as (composed, folder):
-        export(config, base_dir=base_dir, note=note)
+        begun = resume and _has_checkpoint(Path(composed.trainer.default_local_dir))
+        export(config, base_dir=base_dir, note=note, begun=begun)
         folder.accept()
         _launch(composed)
 
@@ -73,10 +74,11 @@ def opened(
         folder.append_event("finished")
 
 
-def export(config: RunConfig, *, base_dir: Path, note: Note) -> None:
-    """Write what verl's processes read.
+def export(config: RunConfig, *, base_dir: Path, note: Note, begun: bool = False) -> None:
+    """Write what verl's processes read; of a run that has `begun` to train, only the same again.
 
     Raises:
+        StateError: the run has begun with other training examples.
         DependencyError: verl is missing or of another version.
         AstorError: the data, the model's tokenizer or the sandbox fails.
     """
@@ -84,7 +86,14 @@ def export(config: RunConfig, *, base_dir: Path, note: Note) -> None:
     render = _renderer(config)
     with open_pool(config.sandbox) as sandbox:
         tasks = prepare_tasks(config, sandbox=sandbox, render=render, base_dir=base_dir, note=note)
+    if begun:
+        check_same_examples(_folder(config), tasks)
     write(_folder(config), config, tasks, base_dir)
+
+
+def _has_checkpoint(folder: Path) -> bool:
+    """Whether verl would go on from one; the file's name is its `checkpoint_manager`'s."""
+    return (folder / "latest_checkpointed_iteration.txt").exists()
 
 
 def _folder(config: RunConfig) -> Path:
