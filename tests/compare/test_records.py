@@ -58,6 +58,19 @@ def test_options_of_a_later_version_at_their_defaults_change_nothing(plan: Plan)
         records.check_unchanged(list(plan(set={"eval.before_warmup": False}).values()))
 
 
+def test_options_of_schedulers_that_an_arm_is_not_trained_with_change_nothing(plan: Plan):
+    arms = [{"name": "astor"}, {"name": "bandit", "set": {"schedule.method": "sec"}}]
+    begin_all(plan(arms=arms))
+    others = {"baseline.mopps_candidates": 3, "baseline.dump_window": 20}
+    records.check_unchanged(list(plan(arms=arms, set=others).values()))
+    own = {"baseline.sec_rate": 0.25}
+    with pytest.raises(StateError, match=r"bandit/seed-0 .*baseline\.sec_rate: 0\.5 -> 0\.25;"):
+        records.check_unchanged(list(plan(arms=arms, set=own).values()))
+    shared = {"baseline.calibrate": True}
+    with pytest.raises(StateError, match=r"astor/seed-0 .*baseline\.calibrate"):
+        records.check_unchanged(list(plan(arms=arms, set=shared).values()))
+
+
 def test_finished_means_that_the_result_is_there(plan: Plan):
     unit = plan()["astor/seed-0"]
     assert not records.is_finished(unit)

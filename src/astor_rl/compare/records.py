@@ -21,6 +21,7 @@ from astor_rl.config import RunConfig, TaskConfig
 from astor_rl.errors import DataError, StateError
 from astor_rl.report.atomic import write_json
 from astor_rl.report.run_folder import differences, flatten
+from astor_rl.schedule.baselines.options import METHODS
 
 
 def check_unchanged(units: Sequence[Unit]) -> None:
@@ -46,13 +47,20 @@ def check_unchanged(units: Sequence[Unit]) -> None:
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
     """What differs, but for keys that a later version added and whose value is the default."""
-    old = flatten(before)
-    added = {
-        key: value
-        for key, value in flatten(after).items()
-        if key not in old and _is_default(key, value)
-    }
-    return differences({**old, **added}, flatten(after))
+    old, new = _read_ones(flatten(before)), _read_ones(flatten(after))
+    added = {key: value for key, value in new.items() if key not in old and _is_default(key, value)}
+    return differences({**old, **added}, new)
+
+
+def _read_ones(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Without the options of published schedulers that the run doesn't train with."""
+
+    def is_read(key: str) -> bool:
+        before, found, option = key.rpartition("baseline.")
+        owner = next((method for method in METHODS if option.startswith(f"{method}_")), None)
+        return not found or owner in (None, flat.get(f"{before}schedule.method"))
+
+    return {key: value for key, value in flat.items() if is_read(key)}
 
 
 def _is_default(key: str, value: Any) -> bool:

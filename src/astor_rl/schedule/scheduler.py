@@ -241,9 +241,9 @@ class Scheduler:
                     "flight, or set schedule.allow_repeats"
                 )
 
-    def keeps(self, outcomes: Sequence[float]) -> bool:
+    def keeps(self, task: str, outcomes: Sequence[float]) -> bool:
         """Whether a group enters the update."""
-        return self._arm is None or not self._arm.filters or self._arm.keeps(outcomes)
+        return self._arm is None or not self._arm.filters or self._arm.keeps(task, outcomes)
 
     def shortfall(self, flights: Sequence[Flight]) -> dict[str, int]:
         """Prompts by task that a step's plan and its refills lack; see `Coordinator.shortfall`."""
@@ -253,17 +253,32 @@ class Scheduler:
         missing = Counter(item.task for item in flights[0].plan.items)
         for flight in flights:
             missing.subtract(flight.plan.items[slot].task for slot in flight.accepted())
-        need = {
-            task: int(
-                min(
-                    count,
-                    self._supply(task, {}),
-                    arm.replacements(task, self._books[task].free_indices()),
-                )
+        most = {
+            task: min(
+                self._supply(task, {}), arm.replacements(task, self._books[task].free_indices())
             )
-            for task, count in missing.items()
+            for task in self._specs
         }
+        if arm.pooled:
+            need = self._by_mixture(arm.mixture, missing.total(), flights, most)
+        else:
+            need = {task: int(min(count, most[task])) for task, count in missing.items()}
         return {task: count for task, count in need.items() if count > 0}
+
+    def _by_mixture(
+        self,
+        mixture: FloatArray,
+        missing: int,
+        flights: Sequence[Flight],
+        most: Mapping[str, float],
+    ) -> dict[str, int]:
+        """So many more prompts that all that the step samples follows the mixture."""
+        sampled = Counter(item.task for flight in flights for item in flight.plan.items)
+        owed = sampled.total() * mixture - np.array([sampled[task] for task in self._specs])
+        caps = np.array(list(most.values()))
+        count = int(min(missing, caps.sum()))
+        counts = apportion(mixture, count, owed, caps).counts
+        return dict(zip(self._specs, counts.tolist(), strict=True))
 
     def draw(
         self,

@@ -24,6 +24,7 @@ from astor_rl.engines.local.trainer import LocalTrainer, StepRecord
 from astor_rl.engines.preparation import prepare_tasks
 from astor_rl.errors import CapabilityError, ConfigError
 from astor_rl.schedule.baselines.options import METHODS
+from astor_rl.schedule.baselines.vcrl import Vcrl
 
 Write = Callable[..., Path]
 Start = Callable[..., subprocess.Popen[str]]
@@ -122,11 +123,12 @@ def test_refills_train_on_groups_with_variance_and_resume_exactly(tiny_run: Writ
 @pytest.mark.parametrize("options", [{}, {"task_norm": "task", "num_iterations": 2}])
 @pytest.mark.parametrize("calibrate", [False, True])
 def test_groups_that_are_all_refused_train_nothing_and_leave_a_note(
-    tiny_run: Write, calibrate: bool, options: dict[str, Any]
+    tiny_run: Write, calibrate: bool, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """kappa 1 refuses every group, those whose outcomes differ too; the bank is empty."""
-    refusing = {"vcrl_early_steps": 0, "vcrl_late_threshold": 1, "calibrate": calibrate}
-    run = tiny_run(schedule={"method": "vcrl"}, baseline=refusing, **options)
+    """Every group is refused, those whose outcomes differ too; the bank gives nothing."""
+    monkeypatch.setattr(Vcrl, "keeps", lambda *_: False)
+    baseline = {"vcrl_replays": 0, "calibrate": calibrate}
+    run = tiny_run(schedule={"method": "vcrl"}, baseline=baseline, **options)
     with training(run) as (_, trainer):
         before = copy.deepcopy(trainer.state_dict()["updater"]["weights"])
         records = steps(trainer, 2)

@@ -7,6 +7,13 @@ import math
 import numpy as np
 import pytest
 
+from astor_rl.plan import TaskSpec
+from astor_rl.schedule.baselines.adarft import AdaRft
+from astor_rl.schedule.baselines.arm import Seen
+from astor_rl.schedule.baselines.options import BaselineOptions
+from astor_rl.utility.task_utility import UtilitySnapshot
+
+OPTIONS = BaselineOptions()
 RNG = np.random.default_rng(0)
 
 
@@ -23,8 +30,27 @@ def test_target_follows_the_reward(bench):
         each.shares()
         found.append(each.arm.terms("a")["target_difficulty"])
     assert found == pytest.approx([0.231059, 0.0, 0.380797, 0.761594, 0.9], abs=1e-6)
-    assert each.arm.terms("b") == {"target_difficulty": 0.0}
+    assert each.arm.terms("b") == each.arm.terms("a")
     assert 0.5 * math.tanh(0.5) == pytest.approx(0.231059, abs=1e-6)
+
+
+def test_the_target_is_one_for_all_tasks(bench):
+    """Mean 5 / 8 of both tasks' rollouts: T = 0.5 tanh(0.25) = 0.122459."""
+    each = bench("adarft")
+    each.feed("a", 1, 1, 1, 1)
+    each.feed("b", 1, 0, 0, 0)
+    each.shares()
+    assert each.arm.terms("b")["target_difficulty"] == pytest.approx(0.122459, abs=1e-6)
+
+
+def test_tasks_without_difficulties_do_not_move_it():
+    arm = AdaRft([TaskSpec("a", ["0", "1"], difficulty=(0.2, 0.9)), TaskSpec("b", ["0"])], OPTIONS)
+    arm.observe(Seen(0, "b", 0, (1.0, 1.0)))
+    arm.shares_at(UtilitySnapshot(1, {}))
+    assert arm.terms("b") == {"target_difficulty": 0.2}
+    arm.observe(Seen(1, "a", 0, (1.0, 1.0)))
+    arm.shares_at(UtilitySnapshot(2, {}))
+    assert arm.terms("b")["target_difficulty"] == pytest.approx(0.2 + 0.380797, abs=1e-6)
 
 
 def test_the_nearest_prompts_are_taken(bench):

@@ -15,7 +15,7 @@ RNG = np.random.default_rng(0)
 
 def test_linear_competence(bench):
     """c0 = 0.2, T = 10: 0.2 + 0.08 t, so 0.2 at t = 0, 0.6 at t = 5, 1 from t = 10 on."""
-    each = bench("curriculum_prompts", competence=0.2)
+    each = bench("curriculum_prompts", competence=0.2, competence_root=1)
     found = []
     for _ in range(13):
         assert each.shares() == [0.5, 0.5]
@@ -24,9 +24,20 @@ def test_linear_competence(bench):
     assert found[12] == 1.0
 
 
+def test_root_competence(bench):
+    """c0 = 0.2, T = 10, p = 2: sqrt(0.04 + 0.096 t), so sqrt(0.52) at t = 5."""
+    each = bench("curriculum_prompts", competence=0.2)
+    found = []
+    for _ in range(13):
+        each.shares()
+        found.append(each.arm.terms("a")["competence"])
+    assert found[0::5] == pytest.approx([0.2, 0.7211103, 1.0])
+    assert found[12] == 1.0
+
+
 def test_prompts_come_from_the_easiest_share(bench):
     """Difficulties i / 10 of ten prompts: at c = 0.6 prompts 0..5 are open."""
-    each = bench("curriculum_prompts", competence=0.2)
+    each = bench("curriculum_prompts", competence=0.2, competence_root=1)
     for _ in range(6):
         each.shares()
     picks = [each.arm.pick("a", np.arange(10), 3, RNG, refill=False) for _ in range(60)]

@@ -23,8 +23,8 @@ def report(each, plan: StepPlan, mixed: set[str]) -> None:
 
 
 def test_a_refill_asks_for_what_each_task_lacks(world):
-    """8 prompts of 2 tasks: 4 of a are kept, 4 of b are refused; the refill brings 4 good b."""
-    each = world("dapo", names="ab")
+    """MT-GRPO, 8 prompts of 2 tasks: 4 of a are kept, 4 of b refused; the refill has 4 good b."""
+    each = world("mt_grpo", names="ab")
     plan = each.coordinator.plan(revision=0)
     assert each.coordinator.shortfall([plan.id]) == {}  # nothing is refused before it is seen
     report(each, plan, {"a"})
@@ -38,6 +38,35 @@ def test_a_refill_asks_for_what_each_task_lacks(world):
     report(each, refill, {"b"})
     assert each.coordinator.shortfall([plan.id, refill.id]) == {}
     assert each.coordinator.accepted(refill.id) == (0, 1, 2, 3)
+
+
+@pytest.mark.parametrize("method", ["dapo", "greso"])
+def test_the_batch_is_one_count(world, method):
+    """8 prompts of 4 tasks, those of a kept: of 6 more, all 14 being 3.5 each, 2 2 1 1. Then of a
+    and b: 2 + 2 + 2 of 8 lack 2, and c and d have had the fewest.
+    """
+    each = world(method, names="abcd")
+    plan = each.coordinator.plan(revision=0)
+    report(each, plan, {"a"})
+    need = each.coordinator.shortfall([plan.id])
+    assert need == {"a": 2, "b": 2, "c": 1, "d": 1}
+    refill = each.coordinator.plan(revision=0, need=need)
+    report(each, refill, {"a", "b"})
+    assert each.coordinator.shortfall([plan.id, refill.id]) == {"c": 1, "d": 1}
+
+
+def test_a_task_that_never_varies_does_not_take_the_budget(world):
+    """Half of all that is sampled is b's, and no more, in all of ten rounds."""
+    each = world("dapo", names="ab", size=100)
+    plans = [each.coordinator.plan(revision=0)]
+    report(each, plans[0], {"a"})
+    while need := each.coordinator.shortfall([plan.id for plan in plans]):
+        plans.append(each.coordinator.plan(revision=0, need=need))
+        report(each, plans[-1], {"a"})
+    kept = [len(each.coordinator.accepted(plan.id)) for plan in plans]
+    sampled = Counter(item.task for plan in plans for item in plan.items)
+    assert sum(kept) == 8
+    assert sampled["b"] <= sampled["a"] <= 8
 
 
 def test_groups_without_a_verdict_are_replaced_too(world):

@@ -25,7 +25,7 @@ def test_posterior_after_two_visits(bench):
 
 def test_prompts_near_the_target_are_taken(bench):
     """Without decay, 400 of 800 right pins prompt 3 to 0.5; the others to 0 or 1."""
-    each = bench("mopps", mopps_decay=1.0)
+    each = bench("mopps", mopps_decay=1.0, mopps_candidates=10)
     for index in range(10):
         for _ in range(100):
             right = 4 if index == 3 else 8 * (index % 2)

@@ -34,9 +34,30 @@ def test_the_threshold_rises_after_the_early_steps(bench):
     kept = []
     for _ in range(4):
         each.shares()
-        kept.append(each.arm.keeps([1.0] + [0.0] * 7))
+        kept.append(each.arm.keeps("a", [1.0] + [0.0] * 7))
     assert kept == [True, True, False, False]
-    assert each.arm.keeps([1.0] * 4 + [0.0] * 4)
+    assert each.arm.keeps("a", [1.0] * 4 + [0.0] * 4)
+
+
+def test_graded_outcomes_are_measured_by_their_task_s_largest(bench):
+    """(0.6, 0.4, 0.4, 0.6) has 0.04 of the variance of (1, 0, 0, 1), and is the largest of b.
+
+    Half as far apart it is a quarter of that: below 0.3 there, as one of eight is above it in a.
+    """
+    each = bench("vcrl")
+    each.shares()
+    wide, narrow = [0.6, 0.4, 0.4, 0.6], [0.55, 0.45, 0.45, 0.55]
+    assert normalised_variance(wide) == pytest.approx(0.04)
+    assert each.arm.keeps("b", narrow)  # nothing is known yet
+    each.feed("b", *wide)
+    each.feed("a", 1, 0, 0, 0, 0, 0, 0, 0)
+    each.shares()
+    assert each.arm.keeps("b", wide)
+    assert not each.arm.keeps("b", narrow)
+    assert each.arm.keeps("a", [1.0] + [0.0] * 7)  # 0.4375, and not 1
+    fresh = bench("vcrl").arm
+    fresh.load_state_dict(each.arm.state_dict(), adapt=False)
+    assert not fresh.keeps("b", narrow)
 
 
 def test_the_bank_gives_its_best_first_and_each_twice(bench):

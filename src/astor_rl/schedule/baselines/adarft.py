@@ -5,11 +5,12 @@ Algorithm 1:
     batch = the B prompts with the smallest |d_i - T|
     T <- clip(T + eta tanh(alpha (mean reward - beta)), d_min, d_max),  T = d_min at the start
 
-with eta 50, alpha 2, beta 0.5 on difficulties from 0 to 100 (these three from memory, the rule from
-its text): here 0 to 1, so eta is 0.5. Ties are broken at random. Difficulty is
-`TaskSpec.difficulty`, which differs in kind between tasks, so each task has its own T; tasks keep
-the base mixture. A task without difficulties has its prompts drawn uniformly. The paper estimates
-difficulty by the pass rate of another model; what is given here is the source's estimate.
+with eta 50, alpha 2, beta 0.5 on difficulties from 0 to 100, as in its code: here 0 to 1, so eta is
+0.5. T is one for all tasks, and so is the mean reward; but tasks keep the base mixture, each giving
+its prompts nearest to T. Ties are broken at random. Difficulty is `TaskSpec.difficulty`; a task
+without it has its prompts drawn uniformly, and its rewards don't move T. The paper estimates
+difficulty by the pass rate of another model; what is given here is the source's estimate, which one
+T supposes to mean the same in every task.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from astor_rl.checks import check_keys
-from astor_rl.schedule.baselines.arm import Arm, FloatArray, IntArray, Seen, of_tasks
+from astor_rl.schedule.baselines.arm import Arm, FloatArray, IntArray, Seen
 from astor_rl.utility.task_utility import UtilitySnapshot
 
 
@@ -32,26 +33,29 @@ class AdaRft(Arm):
 
     def start(self, tasks: Sequence[str]) -> None:
         """From the easiest prompts on."""
-        self._targets: dict[str, float] = getattr(self, "_targets", {})
-        self._targets |= {name: self._range(name)[0] for name in tasks}
+        self._target: float = getattr(self, "_target", self._range()[0])
 
-    def _range(self, task: str) -> tuple[float, float]:
-        known = self._tasks[task].difficulty
-        return (0.0, 0.0) if not known else (float(min(known)), float(max(known)))
+    def _range(self) -> tuple[float, float]:
+        known = [spec.difficulty for spec in self._tasks.values() if spec.difficulty]
+        if not known:
+            return 0.0, 0.0
+        return float(min(map(min, known))), float(max(map(max, known)))
 
     def learn(self, groups: Sequence[Seen]) -> None:
-        """Raise a task's target where its mean outcome is above beta, lower it where below."""
+        """Raise the target where the mean outcome is above beta, lower it where below."""
         options = self._options
-        outcomes: dict[str, list[float]] = {}
-        for group in groups:
-            outcomes.setdefault(group.task, []).extend(group.outcomes)
-        for task, values in outcomes.items():
-            if not values:
-                continue
-            surplus = math.fsum(values) / len(values) - options.adarft_target
-            move = options.adarft_rate * math.tanh(options.adarft_sensitivity * surplus)
-            low, high = self._range(task)
-            self._targets[task] = min(max(self._targets[task] + move, low), high)
+        outcomes = [
+            outcome
+            for group in groups
+            if self._tasks[group.task].difficulty
+            for outcome in group.outcomes
+        ]
+        if not outcomes:
+            return
+        surplus = math.fsum(outcomes) / len(outcomes) - options.adarft_target
+        move = options.adarft_rate * math.tanh(options.adarft_sensitivity * surplus)
+        low, high = self._range()
+        self._target = min(max(self._target + move, low), high)
 
     def shares(self, step: int, snapshot: UtilitySnapshot) -> FloatArray:
         """The base mixture."""
@@ -65,12 +69,12 @@ class AdaRft(Arm):
         if known is None:
             return super().pick(task, free, count, rng, refill=refill)
         shuffled = rng.permutation(free)
-        distance = np.abs(np.asarray(known, dtype=np.float64)[shuffled] - self._targets[task])
+        distance = np.abs(np.asarray(known, dtype=np.float64)[shuffled] - self._target)
         return np.asarray(shuffled[np.argsort(distance, kind="stable")[:count]], dtype=np.int64)
 
     def terms(self, task: str) -> dict[str, float]:
-        """The task's target."""
-        return {"target_difficulty": self._targets[task]}
+        """The target."""
+        return {"target_difficulty": self._target}
 
     def note(self) -> str:
         """The rule."""
@@ -79,10 +83,10 @@ class AdaRft(Arm):
         return rule + self.unranked()
 
     def own_state(self) -> dict[str, Any]:
-        """Targets by task."""
-        return {"targets": dict(self._targets)}
+        """The target."""
+        return {"target": self._target}
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
-        """Restore them."""
-        check_keys("AdaRFT", state, ["targets"])
-        self._targets = of_tasks(state["targets"], self._targets)
+        """Restore it."""
+        check_keys("AdaRFT", state, ["target"])
+        self._target = float(state["target"])

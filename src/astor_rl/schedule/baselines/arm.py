@@ -81,6 +81,8 @@ class Arm(ABC):
     """It chooses the prompts itself (`pick`); else they are drawn uniformly."""
     filters: ClassVar[bool] = False
     """It refuses groups (`keeps`), and asks for others in their place."""
+    pooled: ClassVar[bool] = False
+    """Refused groups of all tasks are one count: who was refused more isn't asked for more."""
     strict: ClassVar[bool] = False
     """A task whose share is 0 gets no prompt even when the others run out of theirs."""
 
@@ -149,7 +151,7 @@ class Arm(ABC):
         """Choose `count` different prompts among `free` (places in the task's keys)."""
         return np.asarray(rng.choice(free, size=count, replace=False), dtype=np.int64)
 
-    def keeps(self, outcomes: Sequence[float]) -> bool:
+    def keeps(self, task: str, outcomes: Sequence[float]) -> bool:
         """Whether a group enters the update."""
         return True
 

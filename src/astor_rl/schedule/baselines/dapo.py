@@ -1,11 +1,12 @@
 """DAPO's dynamic sampling (Yu et al. 2025, arXiv 2503.14476, section 3.2, equation 11).
 
 0 < number of right answers < G: a group whose outcomes are all equal is left out of the update, and
-other prompts are sampled until the batch is full. Prompts are asked for through the coordinator's
-`need`, exactly as many as each task lacks (DAPO's code generates whole batches and drops the
-surplus), for at most `baseline.max_rounds` rounds, its code's 10; then the step trains on what
-there is. Tasks keep the base mixture among the groups that are *kept*. DAPO's other parts are
-options of the loss: `epsilon_high = 0.28`, `loss_type = "dapo"`, `beta = 0`.
+other prompts are sampled until the batch is full. As in its code the batch is one count: what is
+*sampled* follows the base mixture, and tasks whose groups vary more often have more of the batch.
+Prompts are asked for through the coordinator's `need`, exactly as many as the batch lacks (the code
+generates whole batches and drops the surplus), for at most `baseline.max_rounds` rounds, the code's
+10; then the step trains on what there is, where the code stops with an error. DAPO's other parts
+are options of the loss: `epsilon_high = 0.28`, `loss_type = "dapo"`, `beta = 0`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ class Dapo(Arm):
     """The base mixture, groups without variance replaced."""
 
     filters = True
+    pooled = True
 
     def shares(self, step: int, snapshot: UtilitySnapshot) -> FloatArray:
         """The base mixture."""
         return self.mixture
 
-    def keeps(self, outcomes: Sequence[float]) -> bool:
+    def keeps(self, task: str, outcomes: Sequence[float]) -> bool:
         """Whether two outcomes differ."""
         return varies(outcomes)
 

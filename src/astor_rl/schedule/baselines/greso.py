@@ -6,8 +6,8 @@ groups is at least its target (8.3% easy, 16.7% hard: 25% in the ratio 1 to 2), 
 where it is less, within [0.05, 0.95] as in the published code. What passes is filtered as in `dapo`
 (the paper builds on dynamic sampling). Its adaptive batch size is not needed: the coordinator asks
 for exactly what is missing. Skipped prompts are used only when the others run out. With fractional
-outcomes a group without variance is easy from a mean of 0.5 on. Tasks keep the base mixture; p is
-shared by all tasks.
+outcomes a group without variance is easy from a mean of 0.5 on. What is sampled follows the base
+mixture, refills too, as in `dapo`; p is shared by all tasks.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ class Greso(Arm):
 
     picks = True
     filters = True
+    pooled = True
 
     def start(self, tasks: Sequence[str]) -> None:
         """No prompt was visited."""
@@ -92,7 +93,7 @@ class Greso(Arm):
         order = np.argsort(skipped, kind="stable")
         return np.asarray(shuffled[order[:count]], dtype=np.int64)
 
-    def keeps(self, outcomes: Sequence[float]) -> bool:
+    def keeps(self, task: str, outcomes: Sequence[float]) -> bool:
         """Whether two outcomes differ."""
         return varies(outcomes)
 

@@ -3,12 +3,13 @@
     z = softmax(xi);  s_k = I_k + lambda J_k;  g_k = z_k (s_k - sum_j z_j s_j)
     xi <- AdamW step on g (descent: low and stagnating tasks gain), xi = 0 at the start
 
-J_k is the mean outcome of the task's rollouts in the step, refused groups included, I_k its
+J_k is a moving average (half of it new, 0 at the start) of the mean outcome of the task's rollouts
+in a step, refused groups included, as in the published code, which counts right answers; I_k is the
 improvement, clipped to +- 0.1; lambda 0.2, learning rate 0.025 and weight decay 1e-5 are the
-paper's appendix. The ratio-preserving sampler
-makes z the shares of the groups that *have* variance: others are replaced, as in `dapo`; since each
-task is asked for exactly what it lacks, the paper's inflation of the first draw (up to 5) would
-only save rounds and is left out.
+paper's appendix. The code moves the logits once a mini-batch, four times a step; here a step is one
+update and moves them once. The ratio-preserving sampler makes z the shares of the groups that
+*have* variance: others are replaced; since each task is asked for exactly what it lacks, the
+inflation of the first draw (3 in the code's scripts) would only save rounds and is left out.
 
 The paper's I_k is the change of the task's GRPO objective on the same batch by the update, which
 costs another forward pass and which no coordinator sees. Here it is the change of its mean outcome
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -29,7 +30,8 @@ from astor_rl.utility.task_utility import UtilitySnapshot
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
 
-_FIGURES = ("logit", "first", "second", "reward", "improvement", "known")
+_KEPT: Final = 0.5
+_FIGURES = ("logit", "first", "second", "reward", "last", "improvement", "known")
 
 
 class MtGrpo(Arm):
@@ -58,8 +60,9 @@ class MtGrpo(Arm):
     def _measure(self, state: dict[str, float], reward: float) -> None:
         if state["known"]:
             limit = self._options.mt_grpo_clip
-            state["improvement"] = min(max(reward - state["reward"], -limit), limit)
-        state["reward"], state["known"] = reward, 1.0
+            state["improvement"] = min(max(reward - state["last"], -limit), limit)
+        state["reward"] = _KEPT * state["reward"] + (1 - _KEPT) * reward
+        state["last"], state["known"] = reward, 1.0
 
     def _descend(self) -> None:
         """One AdamW step (Loshchilov and Hutter 2019, arXiv 1711.05101) on the logits."""
@@ -83,12 +86,12 @@ class MtGrpo(Arm):
         """z."""
         return softmax(np.array([self._state[name]["logit"] for name in self._tasks]))
 
-    def keeps(self, outcomes: Sequence[float]) -> bool:
+    def keeps(self, task: str, outcomes: Sequence[float]) -> bool:
         """Whether two outcomes differ."""
         return varies(outcomes)
 
     def terms(self, task: str) -> dict[str, float]:
-        """Logit, mean outcome and improvement."""
+        """Logit, average outcome and improvement."""
         return {name: self._state[task][name] for name in ("logit", "reward", "improvement")}
 
     def note(self) -> str:

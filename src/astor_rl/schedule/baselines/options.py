@@ -51,6 +51,7 @@ class BaselineOptions:
         horizon: T, revisions a curriculum is spread over; None: the engine's `max_steps`.
         cumulative: `sequential`, `curriculum`: earlier tasks stay in the mixture.
         competence: `curriculum_prompts`: c0, the share of the prompts that is open at the start.
+        competence_root: p of its growth, t^(1/p): 1 is linear.
         e2h_schedule: `gaussian` (E2H-G) or `cosine` (E2H-C).
         e2h_exponent: speed of the Gaussian's centre, (t / T)^exponent.
         e2h_sigma: its standard deviation, in levels.
@@ -89,6 +90,7 @@ class BaselineOptions:
     horizon: int | None = None
     cumulative: bool = False
     competence: float = 0.01
+    competence_root: int = 2
     e2h_schedule: Literal["gaussian", "cosine"] = "gaussian"
     e2h_exponent: float = 0.5
     e2h_sigma: float = 0.5
@@ -106,7 +108,7 @@ class BaselineOptions:
     tac_temperature: float = 0.2
     mopps_target: float = 0.5
     mopps_decay: float = 0.5
-    mopps_candidates: int = 16
+    mopps_candidates: int = 8
     greso_easy: float = 0.5
     greso_hard: float = 0.5
     greso_target: float = 0.25
@@ -128,7 +130,7 @@ class BaselineOptions:
             check_number(f"baseline.{name}", getattr(self, name), low=0, above=True)
         for name in _NOT_NEGATIVE:
             check_number(f"baseline.{name}", getattr(self, name), low=0)
-        for name in ("measure_steps", "dump_window", "mopps_candidates"):
+        for name in ("competence_root", "measure_steps", "dump_window", "mopps_candidates"):
             check_count(f"baseline.{name}", getattr(self, name), low=1)
         for name in ("max_rounds", "vcrl_early_steps", "vcrl_replays"):
             check_count(f"baseline.{name}", getattr(self, name), low=0)

@@ -3,6 +3,9 @@
     p = variance / its largest value;  variance = k (G - k) / (G (G - 1)) for k right answers of G
     largest: G / (4 (G - 1)) for even G, (G + 1) / (4 G) for odd G
 
+The paper's rewards are right or wrong. Of a task whose outcomes lie between, too, no group comes
+near that largest value; there the largest p that the task has had stands in for it.
+
 Groups with p below kappa leave the batch; prompts of a memory bank take their places and are
 sampled anew. Prompts with p of at least kappa enter the bank, with priority p; each later visit
 moves it, P <- momentum P + (1 - momentum) p. The bank gives its highest priorities first, and a
@@ -20,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from astor_rl.checks import check_keys
-from astor_rl.schedule.baselines.arm import Arm, FloatArray, IntArray, Seen
+from astor_rl.schedule.baselines.arm import Arm, FloatArray, IntArray, Seen, of_tasks
 from astor_rl.schedule.baselines.columns import PromptColumns
 from astor_rl.utility.potential import group_variance
 from astor_rl.utility.task_utility import UtilitySnapshot
@@ -45,6 +48,8 @@ class Vcrl(Arm):
     def start(self, tasks: Sequence[str]) -> None:
         """The bank is empty."""
         self._kappa = self._options.vcrl_threshold
+        self._scales: dict[str, dict[str, float]] = getattr(self, "_scales", {})
+        self._scales |= {name: {"graded": 0.0, "largest": 0.0} for name in tasks}
         self._banks: dict[str, PromptColumns] = getattr(self, "_banks", {})
         for name in tasks:
             keys = self._tasks[name].keys
@@ -59,15 +64,30 @@ class Vcrl(Arm):
         """Move priorities, and let prompts in."""
         momentum = self._options.vcrl_momentum
         for group in groups:
+            self._widen(self._scales[group.task], group.outcomes)
+        for group in groups:
             if group.index < 0 or len(group.outcomes) < 2:
                 continue
-            bank, value = self._banks[group.task], normalised_variance(group.outcomes)
+            bank, value = self._banks[group.task], self._value(group.task, group.outcomes)
             if bank["member"][group.index]:
                 old = float(bank["priority"][group.index])
                 bank.put(group.index, priority=momentum * old + (1 - momentum) * value)
             elif value >= self._kappa:
                 replays = float(self._options.vcrl_replays)
                 bank.put(group.index, priority=value, member=1.0, left=replays)
+
+    @staticmethod
+    def _widen(scale: dict[str, float], outcomes: Sequence[float]) -> None:
+        if any(0 < outcome < 1 for outcome in outcomes):
+            scale["graded"] = 1.0
+        scale["largest"] = max(scale["largest"], normalised_variance(outcomes))
+
+    def _value(self, task: str, outcomes: Sequence[float]) -> float:
+        """p, of a task with outcomes between right and wrong in units of its largest."""
+        scale = dict(self._scales[task])
+        self._widen(scale, outcomes)
+        value = normalised_variance(outcomes)
+        return value / scale["largest"] if value and scale["graded"] else value
 
     def shares(self, step: int, snapshot: UtilitySnapshot) -> FloatArray:
         """The base mixture; sets kappa."""
@@ -76,9 +96,9 @@ class Vcrl(Arm):
         self._kappa = options.vcrl_threshold if early else options.vcrl_late_threshold
         return self.mixture
 
-    def keeps(self, outcomes: Sequence[float]) -> bool:
+    def keeps(self, task: str, outcomes: Sequence[float]) -> bool:
         """Whether p is at least kappa."""
-        return normalised_variance(outcomes) >= self._kappa
+        return self._value(task, outcomes) >= self._kappa
 
     def replacements(self, task: str, free: IntArray) -> int:
         """Prompts that the bank can give."""
@@ -108,13 +128,15 @@ class Vcrl(Arm):
         return f"groups of normalised variance below {self._kappa:g} are replaced from the bank"
 
     def own_state(self) -> dict[str, Any]:
-        """kappa and the banks."""
+        """kappa, the banks and the largest variances."""
         banks = {name: columns.state_dict() for name, columns in self._banks.items()}
-        return {"kappa": self._kappa, "banks": banks}
+        scales = {name: dict(scale) for name, scale in self._scales.items()}
+        return {"kappa": self._kappa, "banks": banks, "scales": scales}
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
-        check_keys("VCRL", state, ["kappa", "banks"])
+        check_keys("VCRL", state, ["kappa", "banks", "scales"])
         self._kappa = float(state["kappa"])
+        self._scales = {n: dict(s) for n, s in of_tasks(state["scales"], self._scales).items()}
         for name in self._tasks.keys() & state["banks"].keys():
             self._banks[name].load_state_dict(state["banks"][name])
