@@ -50,6 +50,14 @@ def test_a_part_that_was_not_run_keeps_the_ten_from_being_complete():
     assert summarize_paper(suites).mean_of_10 is None
 
 
+def test_a_metric_that_lacks_something_is_not_the_paper_s():
+    suites = complete()
+    suites["commit-messages"]["lacking"] = {"meteor": "without WordNet's synonyms"}
+    found = summarize_paper(suites)
+    assert found.mean_of_10 is None
+    assert found.partial == {"commit-messages meteor": "without WordNet's synonyms"}
+
+
 def test_a_few_of_the_questions_are_a_part_too():
     suites = complete()
     suites["commit-messages"] |= {"questions": 20, "rows": 395}

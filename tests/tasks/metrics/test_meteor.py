@@ -37,6 +37,15 @@ def test_synonyms_count_where_wordnet_is(small_wordnet):
     assert PLAIN.wordnet == ""
 
 
+def test_synonyms_are_of_words_and_not_of_their_stems(small_wordnet):
+    """The stem of "issue" is "issu", which WordNet doesn't know."""
+    metric = Meteor(wordnet_path=small_wordnet)
+    assert metric("fix issue", "fix bug") == pytest.approx(1 - 0.5 / 2**3)
+    assert metric("fix bug", "fix issue") == pytest.approx(1 - 0.5 / 2**3)
+    # A word that has matched is used up: one match of two and two, in one chunk.
+    assert metric("issue issue", "issue faster") == pytest.approx(0.25)
+
+
 def test_a_required_wordnet_must_be_found(monkeypatch):
     monkeypatch.setattr(meteor, "find_wordnet", lambda path: None)
     assert Meteor("auto").stages == ("exact", "stem")
@@ -66,7 +75,7 @@ def test_nothing_scores_more_than_the_reference_itself(reference, hypothesis):
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize(("synonyms", "golden"), [("off", 25.609), ("required", 25.8283)])
+@pytest.mark.parametrize(("synonyms", "golden"), [("off", 25.609), ("required", 26.1789)])
 def test_the_published_predictions(shared_data, synonyms, golden):
     if synonyms == "required" and wordnet.find_wordnet() is None:
         pytest.skip("no WordNet on this machine (wordnet-base, wordnet-sense-index)")

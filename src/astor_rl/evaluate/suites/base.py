@@ -75,12 +75,14 @@ class Report:
         notes: what a reader of the figures must know, one line each.
         parts: metrics of parts of the suite (languages), by the part's name.
         not_run: reason by part that wasn't run: those count nowhere.
+        lacking: by metric, what keeps it from being the published one of its name.
     """
 
     metrics: Mapping[str, Metric]
     notes: tuple[str, ...] = ()
     parts: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
     not_run: Mapping[str, str] = field(default_factory=dict)
+    lacking: Mapping[str, str] = field(default_factory=dict)
 
 
 class Suite(Protocol):

@@ -1,8 +1,10 @@
 """Commit messages against their authors': BLEU's variants under their own names, ROUGE, METEOR.
 
-Judged is the first line of a completion against the first line of the author's message. Figures of
-`b_norm`, `b_cc`, ROUGE and METEOR are means over commits; `b_moses` is one BLEU of the whole corpus
-(Tao et al., ICSME 2021, on why papers that only say BLEU can't be compared).
+Judged is the first line of a completion against the first line of the author's message: what comes
+after a model's thinking, inside a fence if it opens with one, without quotes around it. Metrics
+that split at white space see punctuation apart from words, in both, as the published data have it.
+Figures of `b_norm`, `b_cc`, ROUGE and METEOR are means over commits; `b_moses` is one BLEU of the
+whole corpus (Tao et al., ICSME 2021, on why papers that only say BLEU can't be compared).
 
 Rows come as this project's (`diff`, and `subject` or `message`), or with the names that MCMD and
 its descendants (MCMDEval+) use in JSON lines: `msg`, `commit_message` or `nl` for the message,
@@ -31,11 +33,18 @@ from astor_rl.tasks.metrics.b_norm import b_norm
 from astor_rl.tasks.metrics.bleu import b_moses, sentence_bleu
 from astor_rl.tasks.metrics.meteor import Meteor, SynonymMode
 from astor_rl.tasks.metrics.rouge import KINDS, Rouge
+from astor_rl.tasks.metrics.words import spaced
 from astor_rl.types import Invalid, Score
 
 MEANS = ("b_norm", "b_cc", "rouge1", "rouge2", "rougeL", "meteor")
 """Metrics that are means over commits, in the order of the table; `b_moses` is none."""
 
+_QUOTES = {
+    ('"', '"'),
+    ("'", "'"),
+    ("`", "`"),
+    ("\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"),
+}
 _MESSAGES = ("subject", "message", "msg", "commit_message", "nl")
 _DIFFS = ("diff", "change", "code_diff")
 
@@ -57,11 +66,12 @@ class CommitMetrics:
 
     def pair(self, hypothesis: str, reference: str) -> dict[str, float]:
         """Each of `MEANS` for one pair: in [0, 1], but `b_cc`, which a very short text exceeds."""
+        ours, theirs = spaced(hypothesis), spaced(reference)
         return {
             "b_norm": b_norm(hypothesis, reference),
-            "b_cc": sentence_bleu([hypothesis], [reference]),
+            "b_cc": sentence_bleu([ours], [theirs]),
             **self._rouge.f1(hypothesis, reference),
-            "meteor": self._meteor(hypothesis, reference),
+            "meteor": self._meteor(ours, theirs),
         }
 
 
@@ -107,6 +117,11 @@ class CommitMessageSuite(SingleTry):
         return Report(
             {name: metrics[name] for name in ("b_norm", "b_moses", *MEANS[1:])},
             notes=(f"METEOR ran the stages {stages}; compare only with the same stages",),
+            lacking=(
+                {}
+                if "synonym" in self._metrics.stages
+                else {"meteor": "without WordNet's synonyms"}
+            ),
         )
 
 
@@ -117,11 +132,16 @@ def _corpus_bleu(graded: Sequence[Graded]) -> float:
         for turns in one.samples
         if isinstance(turns[-1].verdict, Score)
     ]
-    return b_moses([line for line, _ in pairs], [subject for _, subject in pairs])
+    return b_moses([spaced(line) for line, _ in pairs], [spaced(subject) for _, subject in pairs])
 
 
 def _line(text: str) -> str:
-    return text.strip().partition("\n")[0].strip()
+    """The line that is meant; empty if there is none."""
+    lines = (line.strip() for line in text.rpartition("</think>")[2].splitlines())
+    line = next((each for each in lines if each and not each.startswith(("```", "~~~"))), "")
+    inner = line[1:-1].strip()
+    is_quoted = bool(inner) and (line[0], line[-1]) in _QUOTES and line[0] not in inner
+    return inner if is_quoted else line
 
 
 def _named(row: Row) -> Row:

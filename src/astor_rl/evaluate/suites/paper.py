@@ -85,7 +85,7 @@ def summarize_paper(suites: Mapping[str, Mapping[str, Any]]) -> PaperSummary:
             continue
         measured[name] = found["value"]
         errors.setdefault(suite, []).append(found["se"])
-        if part := _part(result, not_run):
+        if part := _part(result, not_run) or result.get("lacking", {}).get(metric):
             partial[name] = part
     mean = sum(measured.values()) / len(measured) if measured else None
     complete = len(measured) == len(METRICS) and not partial

@@ -26,6 +26,7 @@ def suite_result(report: Report, graded: Sequence[Graded], rows: SuiteRows) -> d
             for part, metrics in report.parts.items()
         },
         "not_run": dict(report.not_run),
+        "lacking": dict(report.lacking),
         "notes": list(report.notes),
         "questions": len(graded),
         "rows": len(rows.rows),

@@ -14,10 +14,11 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 
+from astor_rl.tasks.metrics.words import spaced
+
 MAX_N = 4
 """Longest n-gram counted."""
 
-_WORD_OR_CHAR = re.compile(r"\w+|[^\s\w]")
 _ENTITIES = (("&quot;", '"'), ("&amp;", "&"), ("&lt;", "<"), ("&gt;", ">"))
 # mteval-v11a: punctuation is spaced out; period and comma stay inside numbers, as does a dash
 # that follows no digit.
@@ -34,13 +35,13 @@ def tokenize(text: str) -> tuple[str, ...]:
 
     Lower case, split into words and single other characters, then spaced as mteval-v11a does.
     """
-    spaced = " ".join(_WORD_OR_CHAR.findall(text.lower()))
+    apart = spaced(text.lower())
     for entity, char in _ENTITIES:
-        spaced = spaced.replace(entity, char)
-    spaced = f" {spaced} "
+        apart = apart.replace(entity, char)
+    apart = f" {apart} "
     for pattern, replacement in _SPACING:
-        spaced = pattern.sub(replacement, spaced)
-    return tuple(spaced.split())
+        apart = pattern.sub(replacement, apart)
+    return tuple(apart.split())
 
 
 @dataclass(frozen=True, slots=True)

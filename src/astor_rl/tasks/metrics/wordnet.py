@@ -14,7 +14,7 @@ import warnings
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from astor_rl.errors import DataError
 from astor_rl.tasks.metrics._imports import load
@@ -41,14 +41,6 @@ _LEXNAMES = {
 _PART_NUMBERS = {"noun": 1, "verb": 2, "adj": 3, "adv": 4}
 
 
-class Synonyms(Protocol):
-    """What nltk's METEOR asks of a WordNet: groups of lemmas for a word."""
-
-    def synsets(self, word: str) -> list[Any]:
-        """Objects with `lemmas()`, which are objects with `name()`."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Lemma:
     text: str
@@ -63,14 +55,6 @@ class _Group:
 
     def lemmas(self) -> tuple[_Lemma, ...]:
         return self.members
-
-
-class NoSynonyms:
-    """A WordNet without words: METEOR's synonym stage then finds nothing."""
-
-    def synsets(self, word: str) -> list[Any]:
-        """Nothing."""
-        return []
 
 
 class WordNet:
