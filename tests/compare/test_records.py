@@ -58,6 +58,27 @@ def test_options_of_a_later_version_at_their_defaults_change_nothing(plan: Plan)
         records.check_unchanged(list(plan(set={"eval.before_warmup": False}).values()))
 
 
+def test_so_it_is_with_what_was_merged(plan: Plan):
+    arms = [
+        {"name": "astor"},
+        {"name": "own", "kind": "specialists"},
+        {"name": "merged", "kind": "merge", "of": "own"},
+    ]
+    begin_all(plan(arms=arms))
+    unit = plan(arms=arms)["merged/seed-0"]
+    record = json.loads(unit.record.read_text())
+    for source in record["made_from"]["of"].values():
+        del source["baseline"]["competence"]
+        del source["tasks"][0]["ratio"]
+        source["baseline"]["mopps_candidates"] = 99
+    unit.record.write_text(json.dumps(record))
+    records.check_unchanged([unit])
+    next(iter(record["made_from"]["of"].values()))["beta"] = 7.0
+    unit.record.write_text(json.dumps(record))
+    with pytest.raises(StateError, match=r"merged/seed-0 .* of\.own/seed-0/\w+\.beta: 7\.0 -> "):
+        records.check_unchanged([unit])
+
+
 def test_options_of_schedulers_that_an_arm_is_not_trained_with_change_nothing(plan: Plan):
     arms = [{"name": "astor"}, {"name": "bandit", "set": {"schedule.method": "sec"}}]
     begin_all(plan(arms=arms))

@@ -66,6 +66,10 @@ def _read_ones(flat: Mapping[str, Any]) -> dict[str, Any]:
 def _is_default(key: str, value: Any) -> bool:
     defaults = _defaults()
     section, _, rest = key.partition(".")
+    if section == "of":  # of.UNIT.key, of what was merged; a unit's name may have dots
+        return any(
+            _is_default(rest[place + 1 :], value) for place, c in enumerate(rest) if c == "."
+        )
     if section == "tasks":  # tasks.NAME.key
         key = f"tasks..{rest.partition('.')[2]}"
     return key in defaults and bool(defaults[key] == value)

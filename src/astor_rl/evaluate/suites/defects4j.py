@@ -4,14 +4,19 @@ A row names a bug, `{"project": "Lang", "bug": 1}`, and optionally the `class` u
 default the first that its fix changed). The *fixed* version is checked out and compiled once; the
 model is shown the class and writes a JUnit 4 test class, which Defects4J compiles, runs, measures:
 
-    compile_rate       `defects4j test -s SUITE` ran, which it doesn't if the tests don't compile
+    compile_rate       `defects4j test -s SUITE` compiled the tests
     pass_rate          and reported no failing test
     line_coverage, branch_coverage
-                       of the class, as `defects4j coverage -s SUITE -i CLASSES` reports; 0 for
-                       tests that don't compile; branches where there are any
+                       of the class, as `defects4j coverage -s SUITE -i CLASSES` reports, failing
+                       tests included; 0 for tests that don't compile; the second only for bugs
+                       whose class has branches
 
-Figures are means over bugs. Written against the documented commands of Defects4J 2 and 3, on a copy
-of the checked-out folder for each answer, in a container without network (`container`).
+Figures are means over bugs. Only what the compiler says against the tests, and that they don't end,
+is held against them; where the commands end in any other way, nothing is known of the answer, and
+it is `Invalid`. An empty test class tells once for each bug whether the commands work here at all.
+
+Written against Defects4J 2 and 3, on a copy of the checked-out folder for each answer, in a
+container without network (`container`).
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ import shutil
 import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +61,30 @@ FIGURES = ("compile_rate", "pass_rate", "line_coverage", "branch_coverage")
 
 _CHECKOUT_S = 900.0
 _TEST_S = 600.0
-_NOTHING = {"compile_rate": 0.0, "pass_rate": 0.0, "line_coverage": 0.0}
+_PATHS = ("JAVA_HOME", "PERL5LIB", "PERL_LOCAL_LIB_ROOT")
+"""Variables that say where Java and Perl's modules lie; each may hold several paths."""
+_SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
+"""What every container has."""
+_PROBE = """\
+public class AstorProbe {
+    @org.junit.Test
+    public void runs() {}
+}
+"""
+_UNCOMPILED = re.compile(
+    r"^Running ant \(compile\.gen\.tests\)[. ]*FAIL$"
+    r".*^\S*compile\.gen\.tests:$.*Compile failed; see the compiler",
+    re.MULTILINE | re.DOTALL,
+)
+_COMPILED = re.compile(r"^Running ant \(compile\.gen\.tests\)[. ]*OK$", re.MULTILINE)
+_JAVAC = re.compile(r"\[javac\] .*\.java:\d+: error: (.*)")
+_PERL_CHAIN = re.compile(r"(BEGIN failed--compilation aborted|Compilation failed in require) at ")
 _FAILING = re.compile(r"^Failing tests: (\d+)", re.MULTILINE)
 _COUNT = re.compile(r"^\s*(Lines|Conditions) (total|covered): (\d+)", re.MULTILINE)
 _PACKAGE = re.compile(r"^\s*package\s+([\w.]+)\s*;", re.MULTILINE)
 _COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-_CLASS = re.compile(r"^\s*(?:@\w+\s+)*(?:(?:final|abstract)\s+)*class\s+(\w+)", re.MULTILINE)
-_PUBLIC = re.compile(r"\bpublic\s+(?:(?:final|abstract)\s+)*class\s+(\w+)")
+_CLASS = re.compile(r"^\s*(?:@\w+\s+)*(?:(?:final|abstract)\s+)*class\s+([\w$]+)", re.MULTILINE)
+_PUBLIC = re.compile(r"\bpublic\s+(?:(?:final|abstract)\s+)*class\s+([\w$]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +96,14 @@ class Bug:
         version: as Defects4J names it, `Lang-1f`.
         focal: full name of the class under test.
         source: of that class.
+        branches: whether that class has any.
     """
 
     folder: Path
     version: str
     focal: str
     source: str
+    branches: bool = True
 
 
 class Commands:
@@ -100,22 +124,22 @@ class Commands:
                 "suite 'defects4j' needs the program defects4j on the PATH, with its Java: see "
                 "https://github.com/rjust/defects4j"
             )
-        self._program = program
+        # It looks for its modules beside the path it is called by, so a link to it fails.
+        self._program = Path(program).resolve()
         self._container = container
-        # The checkout is what the program needs to read, and what the tests can read then.
-        place = Path(program).resolve()
-        if place.parts[-3:-1] != ("framework", "bin"):
+        if self._program.parts[-3:-1] != ("framework", "bin"):
             raise DependencyError(
-                f"{str(place)!r} isn't framework/bin/defects4j of a checkout of Defects4J; put "
-                "that, or a link to it, on the PATH"
+                f"{str(self._program)!r} isn't framework/bin/defects4j of a checkout of Defects4J; "
+                "put the folder framework/bin of one on the PATH"
             )
-        self._home = place.parents[2]
+        # The checkout is what the program needs to read, and what the tests can read then.
+        self._environment, self._readable = _surroundings(self._program.parents[2])
 
     def check_out(self, row: Mapping[str, Any], folder: Path) -> Bug:
-        """Check a fixed version out and compile it, unless that has been done in this folder.
+        """Check a fixed version out, compile it and try it, unless that was done in this folder.
 
         Raises:
-            DataError: Defects4J refuses; says what it said last.
+            DataError: Defects4J refuses, or tests can't run here; says what it said last.
         """
         version = f"{row['project']}-{row['bug']}f"
         place = folder / version
@@ -129,12 +153,33 @@ class Commands:
             done.touch()
         focal = row["class"] or self._export("classes.modified", place).split()[0]
         sources = place / self._export("dir.src.classes", place).strip()
-        file = sources / Path(*focal.split("$")[0].split(".")).with_suffix(".java")
         try:
-            source = file.read_text(encoding="utf-8", errors="replace")
+            source = _file_of(focal, sources).read_text(encoding="utf-8", errors="replace")
         except OSError as error:
             raise DataError(f"{version}: can't read class {focal!r}: {error}") from None
-        return Bug(place, version, focal, source)
+        bug = Bug(place, version, focal, source)
+        tried = folder / f"{version}.{focal}.tried".replace("/", ".")
+        found = tried.read_text(encoding="utf-8") if tried.exists() else ""
+        if not found:
+            found = "branches" if self._has_branches(bug) else "no branches"
+            tried.write_text(found, encoding="utf-8")
+        return replace(bug, branches=found == "branches")
+
+    def _has_branches(self, bug: Bug) -> bool:
+        """Whether a class has branches, as a test class says that compiles and passes anywhere."""
+        try:
+            found = self.measure(bug, suite_files(_PROBE, bug))
+        except OSError as error:
+            found = str(error)
+        if isinstance(found, Invalid):
+            reason = found.reason
+        elif isinstance(found, str):
+            reason = found
+        elif not found["pass_rate"]:
+            reason = "its test fails"
+        else:
+            return "branch_coverage" in found
+        raise DataError(f"{bug.version}: an empty test class doesn't run here: {reason}")
 
     def _export(self, name: str, place: Path) -> str:
         return self._say("export", "-p", name, "-w", str(place))
@@ -142,7 +187,7 @@ class Commands:
     def _say(self, *arguments: str) -> str:
         try:
             done = subprocess.run(
-                [self._program, *arguments],
+                [str(self._program), *arguments],
                 capture_output=True,
                 text=True,
                 errors="replace",
@@ -152,12 +197,21 @@ class Commands:
         except subprocess.TimeoutExpired:
             raise DataError(f"defects4j {arguments[0]} took over {_CHECKOUT_S:g} s") from None
         if done.returncode != 0:
-            said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()
-            raise DataError(f"defects4j {' '.join(arguments)} failed: {said[-1][:200]}")
+            said = _said(done.stderr.strip() or done.stdout)
+            raise DataError(f"defects4j {' '.join(arguments)} failed: {said}")
         return done.stdout
 
-    def measure(self, bug: Bug, tests: Mapping[str, str]) -> dict[str, float] | str:
-        """Run test files (path -> source) on a version: `FIGURES`, or why they could not run."""
+    def measure(self, bug: Bug, tests: Mapping[str, str]) -> dict[str, float] | str | Invalid:
+        """Run test files (path -> source) on a version.
+
+        Returns:
+            `FIGURES`, branches only if the class has any (all 0 but the first for tests that were
+            compiled and don't end); or why the tests don't compile; or
+            `Invalid`, when the commands failed for another reason.
+
+        Raises:
+            OSError: the version can't be copied, or the container not be started.
+        """
         with scratch_folder("astor-defects4j-") as root:
             folder = root / bug.version
             shutil.copytree(bug.folder, folder, symlinks=True)
@@ -165,33 +219,104 @@ class Commands:
             (folder / archive).write_bytes(_packed(tests))
             ran = self._run(f'test -w "$PWD" -s "$PWD/{archive}"', folder)
             failing = _FAILING.search(ran.output)
-            if ran.code is None:
-                return f"timeout after {_TEST_S:g} s"
-            if ran.code or failing is None:
-                said = [line.strip() for line in ran.output.splitlines() if line.strip()]
-                return f"doesn't compile: {' '.join(said[-1:])}"[:200]
+            if ran.code and (error := _compile_error(ran.output)):
+                return f"doesn't compile: {error}"[:200]
+            if ran.code is None and _COMPILED.search(ran.output):
+                return dict.fromkeys(FIGURES, 0.0) | {"compile_rate": 1.0}
+            if ran.code != 0 or failing is None:
+                return _unknown("test", ran)
             (folder / "astor.classes").write_text(f"{bug.focal}\n", encoding="utf-8")
             covered = self._run(
                 f'coverage -w "$PWD" -s "$PWD/{archive}" -i "$PWD/astor.classes"', folder
             )
-            return {
-                "compile_rate": 1.0,
-                "pass_rate": float(failing[1] == "0"),
-                **_coverage(covered.output),
-            }
+            coverage = _coverage(covered.output)
+            if covered.code != 0 or "line_coverage" not in coverage:
+                return _unknown("coverage", covered)
+            return {"compile_rate": 1.0, "pass_rate": float(failing[1] == "0"), **coverage}
 
     def _run(self, arguments: str, folder: Path) -> Ran:
-        kept = {name: os.environ[name] for name in ("PATH", "JAVA_HOME") if name in os.environ}
-        java = shutil.which("java")
-        homes = [Path(java).resolve().parents[1]] if java else []
         return self._container.run(
-            ["sh", "-c", f'exec "{self._program}" {arguments}'],
+            ["sh", "-c", f'exec "$0" {arguments}', str(self._program)],
             folder=folder,
-            readable=[self._home, *homes, *Path("/etc").glob("java*")],
-            # Defects4J's documents ask for this time zone.
-            environment={**kept, "HOME": TEMPORARY, "TZ": "America/Los_Angeles"},
+            readable=self._readable,
+            environment=self._environment,
             timeout_s=_TEST_S,
         )
+
+
+def _surroundings(home: Path) -> tuple[dict[str, str], list[Path]]:
+    """Environment of what runs in the container, and what it may read beside system folders.
+
+    There it finds the Java, the Perl and the Perl modules that checking out and compiling found.
+
+    Args:
+        home: of Defects4J.
+    """
+    named = {
+        name: [Path(part).absolute() for part in os.environ[name].split(os.pathsep) if part]
+        for name in _PATHS
+        if name in os.environ
+    }
+    found = [Path(path) for name in ("java", "javac", "perl") if (path := shutil.which(name))]
+    # A version manager puts links on the PATH. Java looks for its libraries beside the path it was
+    # found by, so that a link's folder alone is no use: the real one is searched first.
+    own = [
+        path.resolve() for path in found if not (_of_system(path) and _of_system(path.resolve()))
+    ]
+    first = dict.fromkeys(str(path.parent) for path in own)
+    # Without lib it isn't an installation: a script in ~/bin must not show the home folder.
+    homes = [path.parents[1] for path in own if (path.parents[1] / "lib").is_dir()]
+    places = [home, *homes, *(path for paths in named.values() for path in paths)]
+    both = dict.fromkeys(path for place in places for path in (place, place.resolve()))
+    environment = {
+        **{name: os.pathsep.join(map(str, paths)) for name, paths in named.items()},
+        "PATH": os.pathsep.join([*first, os.environ.get("PATH", "")]),
+        "HOME": TEMPORARY,
+        # Test files are UTF-8, which javac reads as ASCII where no language is set.
+        "LC_ALL": "C.UTF-8",
+        # Defects4J's documents ask for this time zone.
+        "TZ": "America/Los_Angeles",
+    }
+    readable = [path for path in both if path.exists() and not _of_system(path)]
+    return environment, [*readable, *Path("/etc").glob("java*")]
+
+
+def _of_system(path: Path) -> bool:
+    return any(path.is_relative_to(folder) for folder in _SYSTEM)
+
+
+def _file_of(focal: str, sources: Path) -> Path:
+    """Where a class is: in the file of its name, or of a class around it (`Outer$Inner`)."""
+    parts = focal.split("$")
+    # The longest name first: a $ may be part of a class's own name, as in Gson's $Gson$Types.
+    names = ["$".join(parts[:end]) for end in range(len(parts), 0, -1)]
+    files = [sources / f"{name.replace('.', '/')}.java" for name in names]
+    return next((file for file in files if file.is_file()), files[0])
+
+
+def _compile_error(output: str) -> str:
+    """What the compiler says against the tests, or empty if it isn't what ended the command.
+
+    Tests are built by an Ant target of their own. It fails, too, where Ant or Java don't work or
+    the project doesn't compile: that it came to the tests, and that it was for their source, is in
+    Ant's log.
+    """
+    if not _UNCOMPILED.search(output):
+        return ""
+    error = _JAVAC.search(output)
+    return error[1] if error else _said(output)
+
+
+def _unknown(command: str, ran: Ran) -> Invalid:
+    said = f"timeout after {_TEST_S:g} s" if ran.code is None else _said(ran.output)
+    return Invalid(f"defects4j {command}: {said}"[:200])
+
+
+def _said(output: str) -> str:
+    """The last line of an output; of Perl's, which ends in where it was loaded from, the cause."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    own = [line for line in lines if not _PERL_CHAIN.match(line)]
+    return (own or lines or ["nothing"])[-1][:200]
 
 
 def _packed(tests: Mapping[str, str]) -> bytes:
@@ -206,16 +331,13 @@ def _packed(tests: Mapping[str, str]) -> bytes:
 
 
 def _coverage(output: str) -> dict[str, float]:
+    """By figure; without what the class has none of, or what the output doesn't tell."""
     counts = {(what, which): int(number) for what, which, number in _COUNT.findall(output)}
-    found = {"line_coverage": 0.0}
-    if not counts:
-        # Tests that keep their coverage from being measured have none, in every figure.
-        found["branch_coverage"] = 0.0
-    for what, name in (("Lines", "line_coverage"), ("Conditions", "branch_coverage")):
-        total = counts.get((what, "total"), 0)
-        if total:
-            found[name] = min(1.0, counts.get((what, "covered"), 0) / total)
-    return found
+    return {
+        name: min(1.0, counts.get((what, "covered"), 0) / total)
+        for what, name in (("Lines", "line_coverage"), ("Conditions", "branch_coverage"))
+        if (total := counts.get((what, "total"), 0))
+    }
 
 
 class Defects4JSuite(SingleTry):
@@ -266,12 +388,16 @@ class Defects4JSuite(SingleTry):
     async def _judge(self, answer: Answer) -> Score | Invalid:
         bug = self._bugs[answer.question.example.key]
         tests = suite_files(answer.text, bug)
-        found: dict[str, float] | str = "no test class"
+        found: dict[str, float] | str | Invalid = "no test class"
         if tests:
             found = await asyncio.to_thread(self._commands.measure, bug, tests)
+        if isinstance(found, Invalid):
+            return found
+        # By the bug, not by the answer: else those that fail would put bugs into a mean.
+        figures = [name for name in FIGURES if bug.branches or name != "branch_coverage"]
         if isinstance(found, str):
-            return failure(found, {**_NOTHING, "branch_coverage": 0.0})
-        return Score(found["line_coverage"], 1.0, found, "")
+            return failure(found, dict.fromkeys(figures, 0.0))
+        return Score(found["line_coverage"], 1.0, {name: found[name] for name in figures}, "")
 
     def report(self, graded: Sequence[Graded]) -> Report:
         """Each of `FIGURES`."""
