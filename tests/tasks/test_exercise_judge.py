@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from astor_rl.errors import SandboxError
 from astor_rl.sandbox.api import Outcome, TargetResult
 from astor_rl.tasks.code_generation import CodeGenerationTask
 from astor_rl.tasks.parsing import fenced
@@ -172,6 +173,90 @@ def test_in_one_process_solutions_that_reach_for_the_machinery_are_refused(pool)
     (found,) = score(task, make(task, **NEEDS_ONE), gold + "\nimport unittest")
     assert (found.outcome, found.format) == (0, 1)
     assert found.reason == "refused: imports unittest"
+
+
+def failures(task, example, code):
+    return asyncio.run(task.failures(example, fenced(code)))
+
+
+MANY = """
+import pytest
+from acronym import abbreviate
+
+@pytest.mark.parametrize("words", ["a b", "c d"])
+def test_each(words):
+    assert abbreviate(words) == words.replace(" ", "").upper()
+
+class TestMore:
+    def test_empty(self):
+        assert abbreviate("") == ""
+
+    def test_raises(self):
+        with pytest.raises(AttributeError):
+            abbreviate(3)
+
+    def test_long(self):
+        assert abbreviate("portable network graphics") == "PNG"
+"""
+
+
+def test_every_failed_test_is_told_with_its_own_message_and_source(pool):
+    noting = Noting(pool)
+    task = CodeGenerationTask(noting, tier="exercise")
+    example = make(task, tests=[{"path": "acronym_test.py", "content": MANY}])
+    wrong = "def abbreviate(words):\n    return words[0] + str(words.split()[2])"
+    assert failures(task, example, wrong) == (
+        "5 of 5 fail.\n\n"
+        "test_each\nIndexError: list index out of range (line 7: "
+        'assert abbreviate(words) == words.replace(" ", "").upper())\n\n'
+        '@pytest.mark.parametrize("words", ["a b", "c d"])\ndef test_each(words):\n'
+        '    assert abbreviate(words) == words.replace(" ", "").upper()\n\n'
+        "TestMore::test_empty\nIndexError: string index out of range (line 11: "
+        'assert abbreviate("") == "")\n\n'
+        'def test_empty(self):\n    assert abbreviate("") == ""\n\n'
+        "TestMore::test_raises\nTypeError: 'int' object is not subscriptable (line 15: "
+        "abbreviate(3))\n\n"
+        "def test_raises(self):\n    with pytest.raises(AttributeError):\n        abbreviate(3)\n\n"
+        "TestMore::test_long\nAssertionError (line 18: "
+        'assert abbreviate("portable network graphics") == "PNG")\n\n'
+        'def test_long(self):\n    assert abbreviate("portable network graphics") == "PNG"'
+    )
+    # The reference, all tests, and each but the first by itself: as guarded as when judging.
+    assert len(noting.jobs) == 5
+    assert not any(job.shared_process for job in noting.jobs)
+    assert [job.judging for job in noting.jobs[1:]] == [()] * 4
+    assert all(job.support == ROW["support_files"] for job in noting.jobs)
+    (gold,) = ROW["reference"].values()
+    assert failures(task, example, gold) is None
+
+
+def test_a_test_that_fails_only_after_others_is_said_to(pool):
+    task = CodeGenerationTask(pool, tier="exercise")
+    zero = "\n    def test_zero(self):\n        self.assertEqual(abbreviate('a b'), 'AB')\n"
+    example = make(task, tests=[{"path": "acronym_test.py", "content": TEST + zero}])
+    counts = (
+        "calls = []\ndef abbreviate(words):\n    calls.append(words)\n"
+        "    return 'AB' if len(calls) < 3 else ''"
+    )
+    said = failures(task, example, counts) or ""
+    assert said.startswith("2 of 3 fail.\n\nAcronymTest::test_one\nAssertionError: 'AB' != 'PNG'")
+    assert "test_zero\nfailed, but passes when it is run without the tests before it" in said
+
+
+def test_what_keeps_tests_from_running_is_all_that_is_told(pool):
+    task = CodeGenerationTask(pool, tier="exercise", timeout_s=1.0)
+    example = make(task)
+    assert (failures(task, example, "while True: pass") or "").startswith("timeout: ")
+    assert "ZeroDivisionError" in (failures(task, example, "1 / 0") or "")
+    assert asyncio.run(task.failures(example, "```\n```")) == "no code"
+    with pytest.raises(SandboxError, match="exercises only, and with a sandbox"):
+        failures(CodeGenerationTask(tier="exercise"), example, "x = 1")
+
+    class Failing:
+        async def submit(self, job):
+            return Outcome("infra_error", message="no descriptors left")
+
+    assert failures(CodeGenerationTask(Failing(), tier="exercise"), example, "x = 1") is None
 
 
 def read(path):

@@ -291,6 +291,25 @@ class CodeGenerationTask:
         ask = f"Answer with the whole corrected {what} in one ```python block."
         return [{"role": "user", "content": f"That fails:\n{report}\n\n{ask}"}]
 
+    async def failures(self, example: Example, text: str) -> str | None:
+        """All that an answer to an exercise fails: each test's own message, and its source.
+
+        For evaluations that tell as much as Aider does. `respond` tells the first three in a line
+        each, which is what has been trained with.
+
+        Returns:
+            None when the answer is right, or could not be judged.
+
+        Raises:
+            SandboxError: the task has no sandbox, or its examples are no exercises.
+        """
+        answer = self._read(example, text)
+        if answer.fault:
+            return answer.fault
+        if not isinstance(self._judges, ExerciseJudge):
+            raise SandboxError("failures are told of exercises only, and with a sandbox")
+        return await self._judges.failures(example, answer.code)
+
     async def validate(self, examples: Sequence[Example]) -> ValidationReport:
         """See `tasks.validation.validate`."""
         return await validation.validate(self, examples)

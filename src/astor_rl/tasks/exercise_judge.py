@@ -10,11 +10,13 @@ allowed.
 from __future__ import annotations
 
 import ast
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from astor_rl.sandbox.api import Limits, Outcome, SandboxPool, SuiteJob
 from astor_rl.tasks.exercise_policy import forgery
+from astor_rl.tasks.exercise_report import defined_tests, message_of, only, source_of
 from astor_rl.tasks.exercise_tier import exercise_gold
 from astor_rl.tasks.function_judge import Judgement, TestResult
 from astor_rl.tasks.parsing import parse_python
@@ -83,12 +85,60 @@ class ExerciseJudge:
             return Invalid(outcome.message or "the sandbox failed")
         return _judgement(example.fields["tests"], outcome, unforgeable=not way.shared)
 
-    async def _run(self, example: Example, solution: str, way: Way | None) -> Outcome:
+    async def failures(self, example: Example, solution: str) -> str | None:
+        """Why a solution fails: each failed test with its own message and its source.
+
+        A run tells one message, that of its first failure; the others are from runs of one test.
+
+        Returns:
+            None when nothing failed, or the solution could not be judged.
+        """
+        judgement = await self.judge(example, solution)
+        if isinstance(judgement, Invalid):
+            return None
+        # Of a test's parameters the first that fail.
+        failed: dict[str, str] = {}
+        for result in judgement.results:
+            if not result.passed:
+                failed.setdefault(result.call.partition("[")[0], result.actual)
+        if judgement.fault or not failed:
+            return judgement.fault or None
+        tests: Mapping[str, str] = example.fields["tests"]
+        (first, message), *others = failed.items()
+        told = await asyncio.gather(*(self._message(example, solution, name) for name, _ in others))
+        share = f"{sum(not r.passed for r in judgement.results)} of {len(judgement.results)} fail."
+        parts = [
+            f"{name}\n{text}\n\n{source_of(tests, name)}".strip()
+            for name, text in zip(failed, [message_of(tests, first, message), *told], strict=True)
+        ]
+        return "\n\n".join([share, *parts])
+
+    async def _message(self, example: Example, solution: str, test: str) -> str:
+        """What is said of a test of a solution that was judged before, by a run of it alone."""
+        way = await self.prepare(example)
+        tests = only(example.fields["tests"], test)
+        if tests is None or isinstance(way, Invalid):
+            return "failed"
+        outcome = await self._run(example, solution, way, tests)
+        if outcome.status != "ok" or not outcome.targets:
+            return f"{outcome.status}: {outcome.message}"
+        (target,) = outcome.targets
+        if not target.failed:
+            return "failed, but passes when it is run without the tests before it"
+        return message_of(example.fields["tests"], test, target.message)
+
+    async def _run(
+        self,
+        example: Example,
+        solution: str,
+        way: Way | None,
+        tests: Mapping[str, str] | None = None,
+    ) -> Outcome:
         row = example.fields
         (name,) = row["files"]
         job = SuiteJob(
             {name: solution},
-            row["tests"],
+            row["tests"] if tests is None else tests,
             limits=self._limits,
             support=row["support_files"],
             judging=way.judging if way else None,
@@ -121,13 +171,13 @@ def _judgement(tests: Mapping[str, str], outcome: Outcome, *, unforgeable: bool)
 
 def _asserting_tests(tests: Mapping[str, str]) -> int:
     """How many tests assert, themselves or by a helper that they call on `self`."""
-    found = set()
-    for path, source in tests.items():
-        module = parse_python(source) if path.endswith(".py") else None
-        for scope in [module, *module.body] if module else ():
-            for node in scope.body if isinstance(scope, ast.Module | ast.ClassDef) else ():
-                if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
-                    found |= {(path, scope, node.name)} if _may_assert(node) else set()
+    found = {
+        (path, scope, node.name)
+        for path, source in tests.items()
+        if path.endswith(".py")
+        for scope, node in defined_tests(source)
+        if _may_assert(node)
+    }
     return len(found)
 
 

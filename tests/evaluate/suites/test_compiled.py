@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from astor_rl.data.rows import Row
 from astor_rl.errors import ConfigError, DataError
 from astor_rl.evaluate.suites.base import Answer
-from astor_rl.evaluate.suites.compiled import Compiled, answered_files
+from astor_rl.evaluate.suites.compiled import Compiled, answered_files, bounded
 from astor_rl.evaluate.suites.container import (
     TEMPORARY,
     Unconfined,
@@ -26,6 +28,7 @@ from astor_rl.evaluate.suites.toolchains import (
     find_toolchain,
     parse_toolchains,
 )
+from astor_rl.tasks.parsing import fences
 from astor_rl.types import Invalid, Score
 
 RUNNER = """
@@ -122,10 +125,93 @@ def test_a_second_try_is_told_the_output(language):
     assert told(language, RIGHT) is None
 
 
-def test_a_deadline_is_a_failure():
+FAILS = "The tests fail:\n"
+
+
+def printing(script: str) -> str:
+    """An answer whose first test prints something and fails."""
+    return f"greet.sh\n```sh\ngreet() {{ {script}; }} >&2\n```"
+
+
+def test_a_second_try_is_told_all_of_the_output(language):
+    said = told(language, printing("seq 300"))
+    assert said is not None
+    assert "\n51\n52\n" in said
+    assert "\n300\nFAIL: Hello, Ann!" in said
+    assert "left out" not in said
+
+
+def test_of_a_long_output_the_second_try_is_told_both_ends(language):
+    said = told(language, printing("seq 3000 7000"))
+    assert said is not None
+    output = said.removeprefix(FAILS).partition("\n\nThe tests are right.")[0]
+    assert output.startswith("3000\n3001\n")
+    assert output.endswith("7000\nFAIL: Hello, Ann!")
+    # 4,001 lines of 5 characters, and the runner's own.
+    left_out = 4001 * 5 + len("FAIL: Hello, Ann!") - 12_000
+    assert f"\n... at least {left_out} characters left out ...\n" in output
+    assert len(output) < 12_100
+    assert bounded("x" * 12_000) == "x" * 12_000
+
+
+def test_times_and_places_that_differ_from_run_to_run_are_not_told(language):
+    lines = ["test result: FAILED; finished in 0.03s", "ok\tgreet\t1.250s", "--- FAIL: A (0.00s)"]
+    lines += ["Time:        0.52 s, estimated 1 s", "Test run finished after 62 ms", "in 5 steps"]
+    script = "pwd; echo '" + "\n".join(lines) + "'"
+    said = told(language, printing(script))
+    assert said is not None
+    assert said.removeprefix(FAILS).splitlines()[:7] == [
+        "greet",
+        "test result: FAILED; finished ",
+        "ok\tgreet",
+        "--- FAIL: A ",
+        "",
+        "Test run finished ",
+        "in 5 steps",
+    ]
+
+
+def test_a_deadline_is_a_failure_and_told_before_what_was_printed():
     language = Compiled("rust", shell(), Unconfined(), timeout_s=1)
-    (verdict,) = judged(language, "greet.sh\n```sh\ngreet() { sleep 60; }\n```")
+    answer = "greet.sh\n```sh\necho begun\ngreet() { sleep 60; }\n```"
+    (verdict,) = judged(language, answer)
     assert (verdict.outcome, verdict.reason) == (0, "timeout after 1 s")
+    said = told(language, answer)
+    assert said is not None
+    assert said.startswith(f"{FAILS}timeout after 1 s\n\nbegun\n")
+
+
+@pytest.mark.parametrize(
+    ("ending", "fault"),
+    [
+        ("kill -9 $$", "exit code -9: begun"),
+        ("exit 137", "exit code 137: begun"),
+        ("exit 0", "0 tests were reported as passed of 2"),
+    ],
+)
+def test_an_end_that_the_output_does_not_explain_is_told_first(language, ending, fault):
+    said = told(language, f"greet.sh\n```sh\necho begun\n{ending}\n```")
+    assert said is not None
+    assert said.startswith(f"{FAILS}{fault}\n\nbegun\n")
+
+
+def test_build_files_are_no_part_of_the_question_nor_of_the_answer(language):
+    runner = f"cat Cargo.toml\n{RUNNER}"
+    row = {
+        **EXERCISE,
+        "files": {"greet.sh": "greet() { :; }\n", "Cargo.toml": "[package]\n"},
+        "tests": [{"path": "run.sh", "content": runner}],
+    }
+    question = language.question(Row(row, "rows:1", "1"))
+    assert "Cargo.toml" not in question.messages[0]["content"]
+    assert question.example.fields["files"] == {"greet.sh": "greet() { :; }\n"}
+    text = "Cargo.toml\n```toml\nmine\n```\ngreet.sh\n```sh\ngreet() { echo no; }\n```"
+    assert asyncio.run(language.judge([Answer(question, text)]))[0].outcome == 0
+    said = asyncio.run(language.follow_up(Answer(question, text)))
+    assert said is not None
+    assert said.startswith(f"{FAILS}[package]\n")
+    assert "mine" not in said
+    assert "Correct `greet.sh`:" in said
 
 
 def test_without_a_container_temporary_files_are_nobody_elses(tmp_path: Path):
@@ -206,6 +292,89 @@ def test_files_of_an_answer():
     assert answered_files(files, "So:\n```rust\nA\n```") == {"src/lib.rs": "A\n"}
     assert answered_files(files, "a:\n```\nA\n```\nb:\n```\nB\n```") == {}
     assert answered_files(files, "lib.rs\n```\nA") == {"src/lib.rs": "A\n"}
+
+
+def test_names_of_files_are_read_wherever_they_stand():
+    files = {"foo.h": "", "foo.cpp": ""}
+    both = {"foo.h": "A\n", "foo.cpp": "B\n"}
+    assert answered_files(files, "```cpp foo.h\nA\n```\n```cpp foo.cpp\nB\n```") == both
+    assert answered_files(files, '```cpp title="foo.h"\nA\n```\n```cpp:src/foo.cpp\nB\n```') == both
+    commented = {"foo.h": "/* foo.h */\nA\n", "foo.cpp": "// File: foo.cpp\nB\n"}
+    blocks = "```cpp\n/* foo.h */\nA\n```\n```cpp\n// File: foo.cpp\nB\n```"
+    assert answered_files(files, blocks) == commented
+    assert answered_files(files, "### 1. foo.h,\n```\nA\n```\n~~~ foo.cpp\nB\n~~~") == both
+    # An include isn't a label, and a block within a block is its content.
+    include = '#include "foo.h"\n'
+    assert answered_files(files, f"foo.cpp:\n```\n{include}```") == {"foo.cpp": include}
+    assert answered_files(files, "foo.cpp\n````\n```c foo.h\nA\n```\n````\n```c foo.h\nB\n```") == {
+        "foo.cpp": "```c foo.h\nA\n```\n",
+        "foo.h": "B\n",
+    }
+
+
+LINES = [
+    "```",
+    "````",
+    "~~~",
+    "    ```",
+    "```b `c`",
+    "~~~ a ```",
+    "```c 1.x",
+    "~~~ c 2.x",
+    "",
+    "3.x",
+]
+
+
+@given(st.lists(st.sampled_from(LINES), max_size=12).map("\n".join))
+def test_blocks_are_read_with_their_own_info_strings(text):
+    files = {"1.x": "", "2.x": "", "3.x": ""}
+    found = answered_files(files, text)
+    blocks = [block for block in fences(text) if block.code.strip()]
+    assert set(found.values()) <= {block.code for block in blocks}
+    for name in ("1.x", "2.x") if len(blocks) > 1 else ():
+        # These two stand in info strings only, of blocks in C.
+        told = [block.code for block in blocks if block.language == "c" and block.before != "3.x"]
+        assert name not in found or found[name] in told
+
+
+def test_the_first_block_that_is_a_file_is_it():
+    files = {"foo.h": "", "foo.cpp": ""}
+    solution = "foo.cpp\n```cpp\nB\n```"
+    for text in (
+        f"{solution}\nUse foo.cpp so:\n```cpp\nint main() {{}}\n```",
+        f"You have foo.cpp so far:\n```cpp\nvoid foo();\n```\n{solution}",
+        f"{solution}\nOr:\n**foo.cpp**\n```\nC\n```",
+        "I write foo.cpp as:\n```\nB\n```\nThen include foo.cpp with:\n```\nC\n```",
+    ):
+        assert answered_files(files, text) == {"foo.cpp": "B\n"}
+    # The only file needs no name, but a block that is labelled as another file isn't it.
+    one = {"src/lib.rs": ""}
+    plain = "```rust\nA\n```\nRun it:\n```\ncargo test\n```"
+    assert answered_files(one, plain) == {"src/lib.rs": "A\n"}
+    assert answered_files(one, f"Cargo.toml\n```toml\nT\n```\n\n{plain}") == {"src/lib.rs": "A\n"}
+    assert answered_files(one, "") == answered_files(one, "```\n\n```") == {}
+
+
+def test_what_only_judging_needs_of_gos_output_is_not_shown(tmp_path: Path):
+    program = tmp_path / "bin" / "go"
+    program.parent.mkdir()
+    program.touch()
+    toolchain = find_toolchain("go", tmp_path)
+    assert isinstance(toolchain, Toolchain)
+    output = (
+        "=== RUN   TestA\n=== PAUSE TestA\n=== CONT  TestA\n--- PASS: TestA (0.00s)\n"
+        "=== RUN   TestB\n=== RUN   TestB/one\n\n=== NAME  TestB\n    b_test.go:9: got 1, want 2\n"
+        "--- FAIL: TestB (0.00s)\n    --- PASS: TestB/one (0.00s)\n"
+        "    --- FAIL: TestB/two (0.00s)\n"
+        "FAIL\nFAIL\tgreet\t0.002s\n"
+    )
+    assert toolchain.passed(output) == 1
+    assert toolchain.shown(output) == (
+        "\n    b_test.go:9: got 1, want 2\n"
+        "--- FAIL: TestB (0.00s)\n    --- FAIL: TestB/two (0.00s)\n"
+        "FAIL\nFAIL\tgreet\t0.002s\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
-from pathlib import PurePosixPath
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from astor_rl.data.rows import Row
@@ -22,8 +25,29 @@ from astor_rl.types import Example, Invalid, Score
 TIMEOUT_S = 180.0
 """Aider's deadline of one build and test, wall-clock seconds."""
 
-_SHOWN_LINES = 50
-"""Lines of the tests' output that the second try is shown, as with Aider."""
+BUILD_FILES = ("Cargo.toml", "CMakeLists.txt")
+"""What Exercism counts among a solution's files and Aider doesn't let a model edit."""
+
+_SHOWN_HEAD, _SHOWN_TAIL = 8_000, 4_000
+"""Characters of the tests' output that the second try is shown, from its start and its end.
+
+About 4,000 tokens: with two answers of the suite's 4,096 and the longest exercise's 4,000 or so
+they fit the 16,384 that a talk may have. One that doesn't fit all the same is a failed second try.
+"""
+_TIMES = re.compile(
+    r"\b(?:in|after) (?:\d+m )?\d+(?:\.\d+)? ?m?s\b|\(\d+(?:\.\d+)? ?m?s\)"
+    r"|^Time: +[\d.]+ m?s.*$|\t\d+\.\d+s$",
+    re.MULTILINE,
+)
+"""How long something took, as test runners and build tools say it."""
+_LARGEST_OWN_CODE = 128
+"""Exit codes above are the shell's word for a signal."""
+
+_OPENING = re.compile(r" {0,3}(?:`{3,}([^`]*)|~{3,}(.*))$")
+"""A line that opens a fenced block, with its info string; the same lines as `parsing.fences`."""
+_COMMENT = re.compile(r"\s*(?://|/\*|#)")
+_WORD = re.compile(r"[\w./+-]+")
+_LABELS = {"file", "filename", "path"}
 
 
 class Compiled:
@@ -71,6 +95,9 @@ class Compiled:
             raise DataError(f"{row.origin}: field 'slug' is {fields['slug']!r}; it names a folder")
         for name in ("files", "reference", "support_files"):
             fields[name] = _texts(row, name)
+        for name in BUILD_FILES:
+            if name in fields["files"]:
+                fields["support_files"][name] = fields["files"].pop(name)
         fields["tests"] = _tests(row)
         if not fields["files"]:
             raise DataError(f"{row.origin}: field 'files' is empty; it must name what to write")
@@ -95,7 +122,7 @@ class Compiled:
         return [found[a.question.example.key, a.text] for a in answers]
 
     async def follow_up(self, answer: Answer) -> str | None:
-        """The tests' output, cut as Aider cuts it."""
+        """The tests' output, its middle left out when it is long."""
         told = self._told.get((answer.question.example.key, answer.text))
         if told is None:
             return None
@@ -119,8 +146,17 @@ class Compiled:
         fault = self._fault(ran, wanted)
         if not fault:
             return Score(1.0, 1.0, {}, "right")
-        self._told[key, answer.text] = "\n".join(ran.output.splitlines()[:_SHOWN_LINES]) or fault
+        self._told[key, answer.text] = bounded(self._shown(ran, fault))
         return failure(fault)
+
+    def _shown(self, ran: Ran, fault: str) -> str:
+        """What the tests printed, headed by what it doesn't say itself.
+
+        Times differ from run to run; without them a resumed evaluation asks the same again.
+        """
+        output = _TIMES.sub("", self._toolchain.shown(ran.output)).strip()
+        speaks = ran.code is not None and 0 < ran.code <= _LARGEST_OWN_CODE
+        return output if speaks and output else f"{fault}\n\n{output}".strip()
 
     async def _learn(self, example: Example, turns: asyncio.Semaphore) -> int | str:
         if example.key not in self._wanted:
@@ -160,13 +196,18 @@ class Compiled:
                 link = folder / name
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(target)
-            return self._container.run(
+            ran = self._container.run(
                 tool.command,
                 folder=folder,
                 readable=tool.readable,
                 environment=tool.environment,
                 timeout_s=self._timeout_s,
             )
+            output = ran.output
+            # Also where `Bubblewrap` has it.
+            for place in (folder, Path("/work", folder.name)):
+                output = output.replace(str(place), folder.name)
+            return replace(ran, output=output)
 
     def _fault(self, ran: Ran, wanted: int) -> str:
         """Why the tests haven't passed, empty if they have."""
@@ -186,6 +227,18 @@ class Compiled:
         return files
 
 
+def bounded(text: str) -> str:
+    """A text that a model can be shown: its middle is left out when it is long.
+
+    The runner's output may have lost some of its middle already, so the count is a least one.
+    """
+    left_out = len(text) - _SHOWN_HEAD - _SHOWN_TAIL
+    if left_out <= 0:
+        return text
+    note = f"... at least {left_out} characters left out ..."
+    return f"{text[:_SHOWN_HEAD]}\n{note}\n{text[-_SHOWN_TAIL:]}"
+
+
 def _place(path: str, files: Mapping[str, str]) -> str:
     """Where a file of the reference belongs: Exercism keeps it below `.meta` by another name."""
     name, suffix = PurePosixPath(path).name, PurePosixPath(path).suffix
@@ -197,25 +250,82 @@ def _place(path: str, files: Mapping[str, str]) -> str:
 def answered_files(files: Mapping[str, str], text: str) -> Files:
     """The files that an answer gives, of those that were asked for.
 
-    A block belongs to the file that the line before it names, or else, if it is the only block, to
-    the first file of the task.
+    A block is the file that it is labelled with: by the line before it, its info string, or a
+    comment in its first line. Without a label it is the file that the line before it mentions. A
+    file's block is the one that says so most plainly, and of equals the first, as with Aider: later
+    ones show how to use it. If no block is any file, the only block is the first file, and the
+    first block that isn't labelled as something else is the only file.
+
+    Args:
+        files: by name, at least one.
+        text: the answer.
     """
-    blocks = list(fences(text))
-    found: Files = {}
-    for block in blocks:
-        if name := _named(block, files):
-            found[name] = block.code
-    if not found and blocks:
-        found[next(iter(files))] = blocks[-1].code if len(blocks) == 1 else ""
-    return {name: code for name, code in found.items() if code.strip()}
+    blocks = [(block, info) for block, info in _blocks(text) if block.code.strip()]
+    found: dict[str, tuple[int, str]] = {}
+    unlabelled: list[str] = []
+    for block, info in blocks:
+        rank, word = _named(block, info, files)
+        name = _asked(word, files)
+        if name and (name not in found or rank < found[name][0]):
+            found[name] = rank, block.code
+        elif not word:
+            unlabelled.append(block.code)
+    if found:
+        return {name: code for name, (_, code) in found.items()}
+    if len(blocks) == 1:
+        return {next(iter(files)): blocks[0][0].code}
+    return {next(iter(files)): unlabelled[0]} if unlabelled and len(files) == 1 else {}
 
 
-def _named(block: Fence, files: Mapping[str, str]) -> str:
-    words = block.before.replace("`", " ").replace("*", " ").replace(":", " ").split()
-    for name in files:
-        if name in words or PurePosixPath(name).name in words:
-            return name
-    return ""
+def _blocks(text: str) -> Iterator[tuple[Fence, str]]:
+    """The fenced blocks of a text, each with its info string."""
+    lines = iter(text.splitlines())
+    for block in fences(text):
+        opening = next(match for line in lines if (match := _OPENING.match(line)))
+        yield block, opening[1] or opening[2] or ""
+        # Past the block's lines and the one that closes it.
+        next(islice(lines, block.code.count("\n"), None), None)
+
+
+def _named(block: Fence, info: str, files: Mapping[str, str]) -> tuple[int, str]:
+    """What file a block is said to be, and how plainly: 0 is the plainest.
+
+    The name may be one that wasn't asked for; it is empty if nothing is said.
+    """
+    first = block.code.partition("\n")[0]
+    labels = (
+        _label(block.before),
+        next(filter(_is_file, _words(info)), ""),
+        _label(first) if _COMMENT.match(first) else "",
+    )
+    for rank, word in enumerate(labels):
+        if _asked(word, files) or _is_file(word):
+            return rank, word
+    mentioned = (word for word in _words(block.before) if _asked(word, files))
+    return len(labels), next(mentioned, "")
+
+
+def _asked(word: str, files: Mapping[str, str]) -> str:
+    """The file that a word names, perhaps in another folder; empty if it was not asked for."""
+    if word in files:
+        return word
+    name = PurePosixPath(word).name
+    return next((one for one in files if name and PurePosixPath(one).name == name), "")
+
+
+def _words(line: str) -> list[str]:
+    bare = (word.lstrip("/+-").rstrip("./+-") for word in _WORD.findall(line))
+    return [word for word in bare if word]
+
+
+def _label(line: str) -> str:
+    """The only word of a line, beside what says that it is a file."""
+    words = [word for word in _words(line) if word.lower() not in _LABELS]
+    return words[0] if len(words) == 1 else ""
+
+
+def _is_file(word: str) -> bool:
+    return PurePosixPath(word).suffix[1:2].isalpha()
 
 
 def _prompt(row: Mapping[str, Any]) -> str:

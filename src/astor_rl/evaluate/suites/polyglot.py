@@ -3,7 +3,8 @@
 As Aider has it: a first try from the instructions and the stubs; if tests fail, a second one after
 their output has been shown. `pass@1` is the share of exercises right at the first try, `pass@2` at
 either (with several samples: the mean over them; it isn't pass@k for k = 2). The prompts' words are
-this project's own, and the answer is always whole files.
+this project's own, the answer is always whole files, and within a try nothing is asked again (Aider
+lets a model repair an answer that it can't apply, or that its linter rejects, three times).
 
 Python runs in the sandbox, tests and solution in processes of their own. An exercise whose tests
 can't be run so (`paasio`, which mocks) shares one process; there, and in the other languages, a
@@ -19,14 +20,24 @@ from typing import Protocol
 
 from astor_rl.data.rows import Row
 from astor_rl.errors import DataError
-from astor_rl.evaluate.suites.base import Answer, Graded, Question, Report
+from astor_rl.evaluate.suites.base import Answer, Graded, Question, Report, Turn
+from astor_rl.evaluate.suites.compiled import bounded
 from astor_rl.evaluate.suites.statistics import Metric, mean_metric
 from astor_rl.sandbox.api import SandboxPool
 from astor_rl.tasks.code_generation import CodeGenerationTask
 from astor_rl.tasks.validation import rollout_of
-from astor_rl.types import Example, Invalid, Message, Score
+from astor_rl.types import Example, Invalid, Score
 
 LANGUAGES = ("python", "cpp", "go", "java", "javascript", "rust")
+
+_CPU_S = 60.0
+"""CPU seconds of a Python solution, on the clock four times as many (`validation.time_limits`).
+
+Ten times the training task's: Aider allows 180 s on the clock, and solutions that search for long
+are right there. An endless loop costs three times this: two tries, and telling of the first.
+"""
+_RULES = "Keep the names of what it defines: tests use them. Use the standard library only."
+"""What Aider says as well. The training task's prompt, which trained runs rest on, doesn't."""
 
 
 class Language(Protocol):
@@ -50,13 +61,15 @@ class Python:
 
     def __init__(self, sandbox: SandboxPool) -> None:
         self._task = CodeGenerationTask(
-            sandbox, tier="exercise", turns=2, allow_shared_process=True
+            sandbox, tier="exercise", timeout_s=_CPU_S, allow_shared_process=True
         )
 
     def question(self, row: Row) -> Question:
         """See `Language.question`."""
         example = self._task.example(row.fields, origin=row.origin, unit=row.unit)
-        return Question(example, tuple(self._task.prompt(example)))
+        (asked,) = self._task.prompt(example)
+        content = f"{asked['content']}\n\n{_RULES}"
+        return Question(example, ({"role": "user", "content": content},))
 
     async def judge(self, answers: Sequence[Answer]) -> list[Score | Invalid]:
         """See `Language.judge`."""
@@ -66,9 +79,14 @@ class Python:
 
     async def follow_up(self, answer: Answer) -> str | None:
         """See `Language.follow_up`."""
-        said: Message = {"role": "assistant", "content": answer.text}
-        told = await self._task.respond(answer.question.example, [*answer.question.messages, said])
-        return told[-1]["content"] if told else None
+        told = await self._task.failures(answer.question.example, answer.text)
+        if told is None:
+            return None
+        (name,) = answer.question.example.fields["files"]
+        return (
+            f"The tests fail:\n{bounded(told)}\n\nThe tests are right. Correct `{name}`: answer "
+            "with the whole file in one ```python block."
+        )
 
 
 class PolyglotSuite:
@@ -130,9 +148,14 @@ class PolyglotSuite:
         for one in graded:
             by_language.setdefault(self._name(one.question.example), []).append(one)
         ran = ", ".join(f"{name} {len(group)}" for name, group in by_language.items())
+        notes = [f"ran {len(graded)} of {self._rows.total()} exercises: {ran or 'none'}"]
+        if cut := sum(map(_half_judged, graded)):
+            notes.append(
+                f"samples whose second try could not be judged, in neither pass@1 nor pass@2: {cut}"
+            )
         return Report(
             _tries(graded),
-            notes=(f"ran {len(graded)} of {self._rows.total()} exercises: {ran or 'none'}",),
+            notes=tuple(notes),
             parts={name: _tries(group) for name, group in by_language.items()},
             not_run={name: self._why_not(name) for name in LANGUAGES if name not in by_language},
         )
@@ -155,9 +178,28 @@ def _language(row: Row) -> str:
 
 
 def _tries(graded: Sequence[Graded]) -> dict[str, Metric]:
+    """Both figures over the same samples, those that were judged to their end.
+
+    A sample whose second try is invalid was wrong at the first and has no pass@2. It would count in
+    pass@1 alone, and the difference of the two would be between different examples.
+    """
     found = {}
-    for turn, name in enumerate(("pass@1", "pass@2")):
-        outcomes = [values for one in graded if (values := one.outcomes(turn))]
-        shares = [sum(value == 1.0 for value in group) / len(group) for group in outcomes]
-        found[name] = mean_metric(shares)
+    for tries, name in enumerate(("pass@1", "pass@2"), 1):
+        rights = [
+            [_right(sample[:tries]) for sample in one.samples if _judged(sample)] for one in graded
+        ]
+        found[name] = mean_metric([sum(group) / len(group) for group in rights if group])
     return found
+
+
+def _right(turns: Sequence[Turn]) -> bool:
+    return any(isinstance(turn.verdict, Score) and turn.verdict.outcome == 1.0 for turn in turns)
+
+
+def _judged(turns: Sequence[Turn]) -> bool:
+    return all(isinstance(turn.verdict, Score) for turn in turns)
+
+
+def _half_judged(graded: Graded) -> int:
+    """Samples whose first try was judged and a later one wasn't."""
+    return sum(_judged(sample[:1]) and not _judged(sample) for sample in graded.samples)

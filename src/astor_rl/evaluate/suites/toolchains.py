@@ -3,8 +3,8 @@
 The commands are Aider's, offline: what they would download has to be there. A pass is believed when
 the command succeeds *and* its runner reports at least as many passed tests as it does for the
 reference: an early `exit(0)` reports none. Tests and solution share a process and a folder, so a
-solution that prints the runner's report itself, patches the test framework, or changes the tests
-while it is built (Rust's Cargo.toml is part of the answer) isn't told from one that earns it.
+solution that prints the runner's report itself, or patches the test framework, isn't told from one
+that earns it.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Toolchain:
         passed: how many tests passed, by the command's output.
         started: whether tests were reached at all, by the command's output.
         tests: how many tests a test file has, by its source.
+        shown: the part of the command's output that a model is shown.
     """
 
     command: tuple[str, ...]
@@ -46,6 +47,7 @@ class Toolchain:
     tests: Callable[[str], int]
     prepare: Callable[[Files], Files] = dict
     links: Mapping[str, Path] = field(default_factory=dict)
+    shown: Callable[[str], str] = str
 
 
 def find_toolchain(language: str, extra: Path | None) -> Toolchain | str:
@@ -102,9 +104,12 @@ def _needs(language: str) -> str:
 
 
 def _path(*programs: str) -> tuple[str, tuple[Path, ...]]:
-    """A PATH with the programs' folders, and those folders that aren't the system's."""
-    found = [Path(shutil.which(program) or program).parent for program in programs]
-    folders = dict.fromkeys([*found, *(path.resolve() for path in found)])
+    """A PATH with the programs' folders, and those folders that aren't the system's.
+
+    Behind links first: Java looks for its libraries beside the folder that it was found in.
+    """
+    found = [Path(shutil.which(program) or program) for program in programs]
+    folders = dict.fromkeys(place.parent for place in (*map(Path.resolve, found), *found))
     own = tuple(folder for folder in folders if not folder.is_relative_to("/usr"))
     return os.pathsep.join([*map(str, folders), "/usr/bin", "/bin"]), own
 
@@ -151,6 +156,8 @@ def _go(extra: Path | None) -> Toolchain | str:
         passed=_count(r"^--- PASS: Test"),
         started=_count(r"^(--- |=== RUN)"),
         tests=_count(r"^func Test\w*\("),
+        # What `-v` adds for the count above; Aider runs without it.
+        shown=_without(r"^[ \t]*(=== (RUN|PAUSE|CONT|NAME)\b|--- PASS: ).*\n?"),
     )
 
 
@@ -260,6 +267,11 @@ def _passed_of_exercise(output: str) -> int:
             results = _CARGO_RESULT.finditer(output, place.end(), end)
             passed += sum(int(result[1]) for result in results)
     return passed
+
+
+def _without(pattern: str) -> Callable[[str], str]:
+    compiled = re.compile(pattern, re.MULTILINE)
+    return lambda text: compiled.sub("", text)
 
 
 def _edit(suffix: str, pattern: str, replacement: str) -> Callable[[Files], Files]:
