@@ -94,10 +94,7 @@ class Meteor:
 
 def _chunks(matches: Sequence[tuple[int, int]]) -> int:
     """Runs of matches that are neighbours in both texts; `matches` in order, at least one."""
-    return 1 + sum(
-        after != (before[0] + 1, before[1] + 1)
-        for before, after in pairwise(matches)
-    )
+    return 1 + sum(after != (before[0] + 1, before[1] + 1) for before, after in pairwise(matches))
 
 
 class _CachedStemmer:
