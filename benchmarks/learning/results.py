@@ -132,8 +132,11 @@ def _reservations(record: Record) -> Iterator[str]:
         yield f"**Failed: {', '.join(record['failed'])}.**"
     if unspent := [name for name, arm in record["arms"].items() if not arm["budget_spent"]]:
         yield f"**Not at equal tokens: the steps of {', '.join(unspent)} ended first.**"
-    if len(record["codes"]) > 1:
-        yield f"Runs were trained with {len(record['codes'])} states of the code."
+    if len(record.get("codes", ())) > 1:
+        yield (
+            f"Runs were trained with {len(record['codes'])} states of the code, as far as is known "
+            "(of older runs: commits of the working folder)."
+        )
 
 
 def _gains(record: Record) -> Iterator[Sequence[str]]:

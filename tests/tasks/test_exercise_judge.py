@@ -227,7 +227,7 @@ def test_every_failed_test_is_told_with_its_own_message_and_source(pool):
     assert [job.judging for job in noting.jobs[1:]] == [()] * 4
     assert all(job.support == ROW["support_files"] for job in noting.jobs)
     (gold,) = ROW["reference"].values()
-    assert failures(task, example, gold) is None
+    assert failures(task, example, gold) == "the tests failed, and pass when they are run again"
 
 
 def test_a_test_that_fails_only_after_others_is_said_to(pool):
@@ -256,7 +256,9 @@ def test_what_keeps_tests_from_running_is_all_that_is_told(pool):
         async def submit(self, job):
             return Outcome("infra_error", message="no descriptors left")
 
-    assert failures(CodeGenerationTask(Failing(), tier="exercise"), example, "x = 1") is None
+    assert failures(CodeGenerationTask(Failing(), tier="exercise"), example, "x = 1") == Invalid(
+        "no descriptors left"
+    )
 
 
 def read(path):

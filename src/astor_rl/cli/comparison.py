@@ -28,7 +28,7 @@ from astor_rl.report.atomic import replacing, write_json, write_text
 from astor_rl.report.console import Console, make_console
 from astor_rl.report.lock import FolderLock
 
-_PRELOAD = ("astor_rl.cli.merging", "astor_rl.cli.evaluation", "peft")
+_PRELOAD = ("astor_rl.cli.merging", "astor_rl.cli.evaluation", "astor_rl.report.versions", "peft")
 """What a unit's process needs and takes seconds to load."""
 _PATIENCE_S = 20.0
 """How long a unit waits for a process of a killed comparison to let go of its folder."""

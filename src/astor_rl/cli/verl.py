@@ -42,11 +42,13 @@ def export_verl(
                 f"{config.name}, or add --set engine=verl"
             )
         from astor_rl.engines.verl.hydra import check, compose
-        from astor_rl.engines.verl.run import arguments, command, export
+        from astor_rl.engines.verl.run import arguments, command, export, has_checkpoint
 
         given = arguments(run)
-        check(compose(given), run)
-        export(run, base_dir=base_dir_of(config), note=_note)
+        composed = compose(given)
+        check(composed, run)
+        begun = has_checkpoint(Path(composed.trainer.default_local_dir))
+        export(run, base_dir=base_dir_of(config), note=_note, begun=begun)
         typer.echo(command(given))
 
 

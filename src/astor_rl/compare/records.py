@@ -21,7 +21,7 @@ from astor_rl.config import RunConfig, TaskConfig
 from astor_rl.errors import DataError, StateError
 from astor_rl.report.atomic import write_json
 from astor_rl.report.run_folder import differences, flatten
-from astor_rl.schedule.baselines.options import METHODS
+from astor_rl.schedule.baselines.options import reads
 
 
 def check_unchanged(units: Sequence[Unit]) -> None:
@@ -56,20 +56,21 @@ def _read_ones(flat: Mapping[str, Any]) -> dict[str, Any]:
     """Without the options of published schedulers that the run doesn't train with."""
 
     def is_read(key: str) -> bool:
-        before, found, option = key.rpartition("baseline.")
-        owner = next((method for method in METHODS if option.startswith(f"{method}_")), None)
-        return not found or owner in (None, flat.get(f"{before}schedule.method"))
+        before, found, option = f".{key}".rpartition(".baseline.")
+        if not found or not option.isidentifier():
+            return True
+        method = flat.get(f"{before}.schedule.method".removeprefix("."), "")
+        return reads(method, option)
 
     return {key: value for key, value in flat.items() if is_read(key)}
 
 
 def _is_default(key: str, value: Any) -> bool:
     defaults = _defaults()
+    of, _, rest = key.partition("/seed-")
+    if of.startswith("of."):  # of.ARM/seed-0/TASK.key: what was merged
+        key = rest.partition(".")[2]
     section, _, rest = key.partition(".")
-    if section == "of":  # of.UNIT.key, of what was merged; a unit's name may have dots
-        return any(
-            _is_default(rest[place + 1 :], value) for place, c in enumerate(rest) if c == "."
-        )
     if section == "tasks":  # tasks.NAME.key
         key = f"tasks..{rest.partition('.')[2]}"
     return key in defaults and bool(defaults[key] == value)

@@ -6,7 +6,6 @@ import importlib.metadata
 import os
 import platform
 import subprocess
-from functools import cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ def versions(folder: Path | None = None) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpus": os.cpu_count(),
         "packages": packages(),
-        "code": code_digest(),
+        "code": CODE,
         "git": git_state(folder or Path.cwd()),
     }
 
@@ -34,15 +33,20 @@ def packages() -> dict[str, str]:
     return dict(sorted((name, version) for name, version in found if name))
 
 
-@cache
-def code_digest() -> str:
-    """A hash of this package's own modules: equal means the same code, wherever it lies."""
+def _code_digest() -> str:
     folder = Path(__file__).parents[1]
     found = blake2b(digest_size=8)
     for path in sorted(folder.rglob("*.py")):
         found.update(f"{path.relative_to(folder)}\0".encode())
         found.update(path.read_bytes() + b"\0")
     return found.hexdigest()
+
+
+CODE = _code_digest()
+"""A hash of this package's own modules: equal means the same code, wherever it lies.
+
+Of what lay there when this was imported, as the modules themselves are.
+"""
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:

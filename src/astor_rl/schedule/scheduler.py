@@ -262,7 +262,7 @@ class Scheduler:
         if arm.pooled:
             need = self._by_mixture(arm.mixture, missing.total(), flights, most)
         else:
-            need = {task: int(min(count, most[task])) for task, count in missing.items()}
+            need = {task: int(min(count, most.get(task, 0.0))) for task, count in missing.items()}
         return {task: count for task, count in need.items() if count > 0}
 
     def _by_mixture(
@@ -272,12 +272,20 @@ class Scheduler:
         flights: Sequence[Flight],
         most: Mapping[str, float],
     ) -> dict[str, int]:
-        """So many more prompts that all that the step samples follows the mixture."""
-        sampled = Counter(item.task for flight in flights for item in flight.plan.items)
-        owed = sampled.total() * mixture - np.array([sampled[task] for task in self._specs])
+        """So many more prompts that what is sampled of tasks with prompts follows the mixture.
+
+        A task that has none left owes nothing: else its debt would go to others as it is, the same
+        for small ones as for large ones.
+        """
         caps = np.array(list(most.values()))
-        count = int(min(missing, caps.sum()))
-        counts = apportion(mixture, count, owed, caps).counts
+        shares = np.where(caps > 0, mixture, 0.0)
+        if not shares.any():
+            return {}
+        shares = shares / shares.sum()
+        count = Counter(item.task for flight in flights for item in flight.plan.items)
+        sampled = np.where(caps > 0, [count[task] for task in self._specs], 0)
+        owed = sampled.sum() * shares - sampled
+        counts = apportion(shares, int(min(missing, caps.sum())), owed, caps).counts
         return dict(zip(self._specs, counts.tolist(), strict=True))
 
     def draw(

@@ -291,14 +291,14 @@ class CodeGenerationTask:
         ask = f"Answer with the whole corrected {what} in one ```python block."
         return [{"role": "user", "content": f"That fails:\n{report}\n\n{ask}"}]
 
-    async def failures(self, example: Example, text: str) -> str | None:
+    async def failures(self, example: Example, text: str) -> str | Invalid:
         """All that an answer to an exercise fails: each test's own message, and its source.
 
         For evaluations that tell as much as Aider does. `respond` tells the first three in a line
         each, which is what has been trained with.
 
         Returns:
-            None when the answer is right, or could not be judged.
+            `Invalid` when the answer could not be judged.
 
         Raises:
             SandboxError: the task has no sandbox, or its examples are no exercises.

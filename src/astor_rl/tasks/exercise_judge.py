@@ -12,7 +12,7 @@ from __future__ import annotations
 import ast
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from astor_rl.sandbox.api import Limits, Outcome, SandboxPool, SuiteJob
 from astor_rl.tasks.exercise_policy import forgery
@@ -21,7 +21,13 @@ from astor_rl.tasks.exercise_tier import exercise_gold
 from astor_rl.tasks.function_judge import Judgement, TestResult
 from astor_rl.tasks.parsing import parse_python
 from astor_rl.tasks.tests_source import is_assertion
+from astor_rl.tasks.validation import time_limits
 from astor_rl.types import Example, Invalid
+
+_ALONE = 12
+"""Failed tests that are run once more by themselves, to tell of them."""
+_ALONE_LIMITS = time_limits(6.0)
+"""What such a run has at most; a solution that never ends has had its time before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +55,11 @@ class ExerciseJudge:
     def __init__(self, sandbox: SandboxPool, limits: Limits, *, allow_shared: bool = False) -> None:
         self._sandbox = sandbox
         self._limits = limits
+        self._limits_alone = replace(
+            limits,
+            cpu_s=min(limits.cpu_s, _ALONE_LIMITS.cpu_s),
+            wall_s=min(limits.wall_s, _ALONE_LIMITS.wall_s),
+        )
         self._allow_shared = allow_shared
         self._ways: dict[str, Way | Invalid] = {}
 
@@ -85,27 +96,29 @@ class ExerciseJudge:
             return Invalid(outcome.message or "the sandbox failed")
         return _judgement(example.fields["tests"], outcome, unforgeable=not way.shared)
 
-    async def failures(self, example: Example, solution: str) -> str | None:
-        """Why a solution fails: each failed test with its own message and its source.
+    async def failures(self, example: Example, solution: str) -> str | Invalid:
+        """Why a solution that failed does: each failed test with its message and its source.
 
-        A run tells one message, that of its first failure; the others are from runs of one test.
+        A run tells one message, that of its first failure; those of others, up to a number, are
+        from runs of one test.
 
         Returns:
-            None when nothing failed, or the solution could not be judged.
+            `Invalid` when the solution could not be judged.
         """
         judgement = await self.judge(example, solution)
         if isinstance(judgement, Invalid):
-            return None
+            return judgement
         # Of a test's parameters the first that fail.
         failed: dict[str, str] = {}
         for result in judgement.results:
             if not result.passed:
                 failed.setdefault(result.call.partition("[")[0], result.actual)
         if judgement.fault or not failed:
-            return judgement.fault or None
+            return judgement.fault or "the tests failed, and pass when they are run again"
         tests: Mapping[str, str] = example.fields["tests"]
         (first, message), *others = failed.items()
-        told = await asyncio.gather(*(self._message(example, solution, name) for name, _ in others))
+        alone = [self._message(example, solution, name) for name, _ in others[:_ALONE]]
+        told = [*await asyncio.gather(*alone), *["failed"] * (len(others) - len(alone))]
         share = f"{sum(not r.passed for r in judgement.results)} of {len(judgement.results)} fail."
         parts = [
             f"{name}\n{text}\n\n{source_of(tests, name)}".strip()
@@ -119,7 +132,7 @@ class ExerciseJudge:
         tests = only(example.fields["tests"], test)
         if tests is None or isinstance(way, Invalid):
             return "failed"
-        outcome = await self._run(example, solution, way, tests)
+        outcome = await self._run(example, solution, way, tests, self._limits_alone)
         if outcome.status != "ok" or not outcome.targets:
             return f"{outcome.status}: {outcome.message}"
         (target,) = outcome.targets
@@ -133,13 +146,14 @@ class ExerciseJudge:
         solution: str,
         way: Way | None,
         tests: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
     ) -> Outcome:
         row = example.fields
         (name,) = row["files"]
         job = SuiteJob(
             {name: solution},
             row["tests"] if tests is None else tests,
-            limits=self._limits,
+            limits=limits or self._limits,
             support=row["support_files"],
             judging=way.judging if way else None,
             shared_process=way.shared if way else False,

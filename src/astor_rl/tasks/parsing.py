@@ -43,6 +43,11 @@ class Fence:
         return self.language in ("", "python", "py", "python3")
 
 
+def after_thinking(text: str) -> str:
+    """What a model that thinks aloud says after it; all of it for others."""
+    return text.rpartition("</think>")[2]
+
+
 def fences(text: str) -> Iterator[Fence]:
     """The fenced blocks of a text, in order, by CommonMark's rules (section 4.5).
 

@@ -18,21 +18,33 @@ def test_rows_become_examples_once_each(guest):
         TaskData.from_rows("some", guest.task(), [rows[0], {"letter": "x"}])
 
 
-def test_what_a_source_keeps_beside_a_row_is_kept_beside_it_here(guest):
+def test_difficulties_are_kept_beside_a_row(guest):
     rows = [
-        {"prompt": "a", "letter": "x", "difficulty": 0.25, "unit": "one"},
-        {"prompt": "a", "letter": "x", "difficulty": 0.75, "unit": "two"},
-        {"prompt": "b", "letter": "x"},
-        {"prompt": "c", "letter": "x", "difficulty": "hard", "unit": 7},
+        {"prompt": "a", "letter": "x", "difficulty": 0.25},
+        {"prompt": "a", "letter": "x", "difficulty": 0.75},
+        {"prompt": "b", "letter": "x", "difficulty": None},
+        {"prompt": "c", "letter": "x", "difficulty": "hard", "unit": "m"},
+        {"prompt": "c", "letter": "x", "difficulty": "hard", "unit": "ft"},
     ]
-    first, second, third = TaskData.from_rows("some", guest.task(), rows).examples
+    first, second, *others = TaskData.from_rows("some", guest.task(), rows).examples
     plain = TaskData.from_rows("some", guest.task(), [{"prompt": "a", "letter": "x"}]).examples[0]
     assert first.key == plain.key
-    assert (first.unit, first.difficulty) == ("one", 0.25)
+    assert first.difficulty == 0.25
+    assert second.fields == {"prompt": "b", "letter": "x"}
     assert second.difficulty is not None
     assert 0 < second.difficulty < 1
-    assert third.fields["difficulty"] == "hard"
-    assert third.fields["unit"] == 7
+    # Words are a column, and so is a unit, whatever it measures.
+    assert [(other.fields["difficulty"], other.fields["unit"]) for other in others] == [
+        ("hard", "m"),
+        ("hard", "ft"),
+    ]
+
+
+@pytest.mark.parametrize("difficulty", [5, -0.1, float("nan")])
+def test_difficulties_on_another_scale_are_refused(guest, difficulty):
+    rows = [{"prompt": "a", "letter": "x", "difficulty": difficulty}]
+    with pytest.raises(DataError, match=r"some: row 0: difficulty is .*must be in \[0, 1\]"):
+        TaskData.from_rows("some", guest.task(), rows)
 
 
 def test_a_row_says_what_it_is(guest):

@@ -28,6 +28,7 @@ def judged(answer: str, reference: str) -> Score:
         "```text\n\n  Fix bug in parser\n",
         '"Fix bug in parser"',
         "`Fix bug in parser`",
+        "```Fix bug in parser```",
         "<think>Which bug?\nThe parser's.</think>\n\nFix bug in parser",
     ],
 )
@@ -35,9 +36,19 @@ def test_the_line_that_is_meant_is_judged(answer):
     assert judged(answer, "Fix bug in parser").outcome == 1.0
 
 
-@pytest.mark.parametrize("answer", ["", "```\n```", '"a" or "b"', "''"])
-def test_other_answers_are_taken_as_they_are(answer):
-    assert judged(answer, "Fix bug in parser").outcome < 0.2
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        ("", ""),
+        ("```\n```", ""),
+        ("'a' or 'b'", "'a' or 'b'"),
+        ("Use `a` for `b`", "Use `a` for `b`"),
+        ("`a` and `b`", "`a` and `b`"),
+        ('""', '""'),
+    ],
+)
+def test_other_answers_are_taken_as_they_are(answer, line):
+    assert commit_messages._line(answer) == line
 
 
 def test_tokenised_references_are_met_by_text_that_is_not():
@@ -45,7 +56,6 @@ def test_tokenised_references_are_met_by_text_that_is_not():
     told = judged("Fix typo in Caches.cpp", "Fix typo in Caches . cpp").metrics
     same = judged("Fix typo in Caches . cpp", "Fix typo in Caches . cpp").metrics
     assert told == pytest.approx(same)
-    assert told["b_cc"] == pytest.approx(1.0)
 
 
 def test_meteor_without_synonyms_says_what_it_lacks(monkeypatch):

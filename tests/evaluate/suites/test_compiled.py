@@ -356,6 +356,23 @@ def test_the_first_block_that_is_a_file_is_it():
     assert answered_files(one, "") == answered_files(one, "```\n\n```") == {}
 
 
+def test_commands_drafts_and_files_of_the_same_name_are_not_taken():
+    one, code = {"src/lib.rs": ""}, "```rust\nA\n```"
+    for text in (
+        f"First:\n```bash\ncargo add x\n```\nthen\n{code}",
+        f"Put it in `src/lib.rs` after:\n```sh\ncargo new\n```\nCode for src/lib.rs:\n{code}",
+        f"<think>\nsrc/lib.rs\n```rust\nDRAFT\n```\n</think>\nsrc/lib.rs\n{code}",
+    ):
+        assert answered_files(one, text) == {"src/lib.rs": "A\n"}
+    script = {"foo.js": ""}
+    assert answered_files(script, "Node.js:\n```js\nA\n```\nRun:\n```bash\nnode foo\n```") == {
+        "foo.js": "A\n"
+    }
+    main = {"src/main/java/A.java": ""}
+    both = "src/test/java/A.java\n```java\nT\n```\nsrc/main/java/A.java\n```java\nM\n```"
+    assert answered_files(main, both) == {"src/main/java/A.java": "M\n"}
+
+
 def test_what_only_judging_needs_of_gos_output_is_not_shown(tmp_path: Path):
     program = tmp_path / "bin" / "go"
     program.parent.mkdir()

@@ -485,3 +485,28 @@ def test_test_classes_go_where_their_package_says():
     ):
         assert list(suite_files(f"```java\n{source}\n```", bug)) == ["org/lang/RangeTest.java"]
     assert list(suite_files("class A {}", Bug(Path(), "X-1f", "Range", ""))) == ["A.java"]
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ('class FooTest { String s = "public class Bar {}"; }', "org/lang/FooTest.java"),
+        ("class FooTest { public class Inner {} }", "org/lang/FooTest.java"),
+        ("class Help {} public class FooTest {}", "org/lang/FooTest.java"),
+        ("@RunWith(JUnit4.class) class FooTest {}", "org/lang/FooTest.java"),
+        ("/*\npackage evil;\n*/\nclass FooTest {}", "org/lang/FooTest.java"),
+        (
+            "```java\nclass FooTest { @Test void a() {} }\n```\n```java\nclass Help {}\n```",
+            "org/lang/FooTest.java",
+        ),
+        (
+            "<think>```java\npublic class Draft {}\n```</think>class FooTest {}",
+            "org/lang/FooTest.java",
+        ),
+        ("<think>public class Draft {}</think>nothing", ""),
+        (f"class {'A' * 400} {{}}", ""),
+        ("class A { char c = '\"'; } /* class B {} */", "org/lang/A.java"),
+    ],
+)
+def test_the_class_that_names_the_file(text: str, place: str):
+    assert "".join(suite_files(text, Bug(Path(), "Lang-1f", "org.lang.Range", ""))) == place

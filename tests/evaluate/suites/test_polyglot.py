@@ -21,7 +21,7 @@ def fields(suite_rows) -> dict[str, object]:
     return suite_rows["aider-polyglot"][0]
 
 
-def follow_up(pool, fields, text: str) -> str | None:
+def follow_up(pool, fields, text: str) -> str | Invalid | None:
     language = Python(pool)
     return asyncio.run(language.follow_up(Answer(language.question(Row(fields, "r:1", "1")), text)))
 
@@ -73,7 +73,17 @@ def test_python_is_told_every_failure(pool, fields):
         "```python block."
     )
     right = "```python\ndef greet(name):\n    return f'Hello, {name}!'\n```"
-    assert follow_up(pool, fields, right) is None
+    again = follow_up(pool, fields, right)
+    assert again is not None
+    assert "the tests failed, and pass when they are run again" in again
+
+
+def test_a_verdict_that_is_lost_on_the_way_to_telling_is_said(fields):
+    class Losing:
+        async def submit(self, job):
+            return Outcome("infra_error", message="gone")
+
+    assert follow_up(Losing(), fields, "```python\nx = 1\n```") == Invalid("gone")
 
 
 def test_what_python_is_told_is_bounded(pool, fields):

@@ -15,11 +15,11 @@ import pytest
 from astor_rl.cli.app import run as run_command
 from astor_rl.data.rows import Row
 from astor_rl.errors import StateError
-from astor_rl.evaluate.suites.base import TOO_LONG
+from astor_rl.evaluate.suites.base import TOO_LONG, Answer
 from astor_rl.evaluate.suites.data import SuiteRows
 from astor_rl.evaluate.suites.results import suite_result, table
 from astor_rl.evaluate.suites.store import EvaluationFolder, SampleFile, refuse_used
-from astor_rl.types import Score
+from astor_rl.types import Invalid, Score
 
 
 def test_a_second_try_follows_the_tests_errors(suite, suite_rows, run, golden):
@@ -141,6 +141,32 @@ def test_half_a_character_survives_the_file(suite, suite_rows, run):
     read = SampleFile(found.file).read(made.questions, 1)
     assert read[0].samples[0][0].text == "\ud83d and \u2028 more"
     assert run(made, say).report == found.report
+
+
+def test_a_second_try_that_cannot_be_asked_for_is_no_failed_one(
+    suite, suite_rows, run, monkeypatch
+):
+    made = suite("aider-polyglot", *suite_rows["aider-polyglot"])
+
+    async def broken(answer: Answer) -> str:
+        raise ValueError("no tests")
+
+    monkeypatch.setattr(made, "follow_up", broken)
+    found = run(made, lambda question, sample, turn: "```python\nx = 1\n```")
+    (read,) = SampleFile(found.file).read(made.questions, 1)[0].samples
+    assert [turn.finish_reason for turn in read] == ["stop", "not asked"]
+    assert isinstance(read[1].verdict, Invalid)
+    assert found.report.metrics["pass@2"].examples == 0
+    assert found.report.notes[1].startswith("samples whose second try could not be judged")
+
+
+def test_half_a_character_in_what_tests_say_reaches_no_tokenizer(suite, suite_rows, run):
+    made = suite("aider-polyglot", *suite_rows["aider-polyglot"])
+    raising = '```python\ndef greet(name):\n    raise ValueError("bad \\ud83d")\n```'
+    found = run(made, lambda question, sample, turn: raising)
+    said = [message["content"] for one in found.sampler.asked for message in one.messages]
+    assert any("ValueError: bad ?" in each for each in said)
+    assert all(each.encode() for each in said)
 
 
 def test_a_folder_is_for_one_evaluation(tmp_path: Path):

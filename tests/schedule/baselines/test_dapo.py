@@ -69,6 +69,31 @@ def test_a_task_that_never_varies_does_not_take_the_budget(world):
     assert sampled["b"] <= sampled["a"] <= 8
 
 
+@pytest.mark.parametrize("size", [0, 5])
+def test_a_task_that_runs_dry_leaves_the_others_their_shares(size):
+    """Ratios 6, 3, 1; all is refused, the largest has hardly a prompt: the rest is 3 to 1."""
+    coordinator = Coordinator(
+        [
+            TaskSpec("dry", [f"d{n}" for n in range(size)], ratio=6),
+            TaskSpec("large", [f"l{n}" for n in range(200)], ratio=3),
+            TaskSpec("small", [f"s{n}" for n in range(200)], ratio=1),
+        ],
+        prompts_per_step=8,
+        options=CoordinatorOptions(schedule=ScheduleOptions(method="dapo")),
+        refills=True,
+    )
+    plans = [coordinator.plan(revision=0)]
+    for _ in range(11):
+        groups = [GroupOutcome(item.slot, (0.0, 0.0)) for item in plans[-1].items]
+        coordinator.observe_groups(plans[-1].id, groups)
+        if need := coordinator.shortfall([plan.id for plan in plans]):
+            plans.append(coordinator.plan(revision=0, need=need))
+    sampled = Counter(item.task for plan in plans for item in plan.items)
+    assert sampled["dry"] == size
+    assert sampled["large"] == pytest.approx(3 * sampled["small"], abs=4)
+    assert sampled.total() == 88
+
+
 def test_groups_without_a_verdict_are_replaced_too(world):
     each = world("dapo", names="ab")
     plan = each.coordinator.plan(revision=0)

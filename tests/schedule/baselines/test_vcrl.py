@@ -39,21 +39,29 @@ def test_the_threshold_rises_after_the_early_steps(bench):
     assert each.arm.keeps("a", [1.0] * 4 + [0.0] * 4)
 
 
-def test_graded_outcomes_are_measured_by_their_task_s_largest(bench):
-    """(0.6, 0.4, 0.4, 0.6) has 0.04 of the variance of (1, 0, 0, 1), and is the largest of b.
+def test_graded_outcomes_are_measured_by_their_task_s_own(bench):
+    """(0.6, 0.4, 0.4, 0.6) has 0.04 of the variance of (1, 0, 0, 1), and is usual for b.
 
     Half as far apart it is a quarter of that: below 0.3 there, as one of eight is above it in a.
+    A single group as wide as can be is no measure for the others.
     """
     each = bench("vcrl")
     each.shares()
     wide, narrow = [0.6, 0.4, 0.4, 0.6], [0.55, 0.45, 0.45, 0.55]
     assert normalised_variance(wide) == pytest.approx(0.04)
-    assert each.arm.keeps("b", narrow)  # nothing is known yet
-    each.feed("b", *wide)
-    each.feed("a", 1, 0, 0, 0, 0, 0, 0, 0)
+    for _ in range(7):
+        each.feed("b", *wide)
+        each.feed("a", 1, 0, 0, 0, 0, 0, 0, 0)
+    each.shares()
+    assert each.arm.keeps("b", narrow)  # too little is known yet
+    for _ in range(6):
+        each.feed("b", *wide)
+        each.feed("a", 1, 0, 0, 0, 0, 0, 0, 0)
+    each.feed("b", 1, 1, 0, 0)
     each.shares()
     assert each.arm.keeps("b", wide)
     assert not each.arm.keeps("b", narrow)
+    assert not each.arm.keeps("b", [0.5] * 4)
     assert each.arm.keeps("a", [1.0] + [0.0] * 7)  # 0.4375, and not 1
     fresh = bench("vcrl").arm
     fresh.load_state_dict(each.arm.state_dict(), adapt=False)

@@ -9,7 +9,7 @@ from typing import Any, Self
 from astor_rl.data.difficulty import estimate
 from astor_rl.engines.preparation import PreparedTask
 from astor_rl.engines.trl.upstream import Dataset
-from astor_rl.errors import ConfigError
+from astor_rl.errors import ConfigError, DataError
 from astor_rl.tasks.base import Task
 from astor_rl.types import Example, Message
 
@@ -51,12 +51,12 @@ class TaskData:
         """From rows as the task documents them: a `datasets.Dataset` or any other iterable.
 
         A row that was met before is left out. `options` are the other attributes. As in a run
-        file, `difficulty` (a number in [0, 1]; estimated from sizes without it) and `unit` (text)
-        are no part of what tells rows apart; a column of one of these names that holds something
-        else is one like any other.
+        file, a `difficulty` in [0, 1] is no part of what tells rows apart; without one it is
+        estimated from sizes. Words in a column of that name are one like any other.
 
         Raises:
-            DataError: a field is missing or of the wrong type; names the row and the field.
+            DataError: a difficulty is a number outside [0, 1], or a field is missing or of the
+                wrong type; names the row and the field.
         """
         unique: dict[str, Example] = {}
         for number, row in enumerate(rows):
@@ -98,16 +98,20 @@ class TaskData:
 
 def _example(task: Task, row: Mapping[str, Any], origin: str) -> Example:
     fields = dict(row)
-    difficulty, unit = fields.get("difficulty"), fields.get("unit")
-    if isinstance(difficulty, int | float) and 0 <= difficulty <= 1:
+    difficulty = fields.get("difficulty")
+    if difficulty is None:  # as `datasets` fills in what a row lacks
+        fields.pop("difficulty", None)
+    elif isinstance(difficulty, int | float) and not isinstance(difficulty, bool):
+        if not 0 <= difficulty <= 1:
+            raise DataError(
+                f"{origin}: difficulty is {difficulty!r}; a number there must be in [0, 1]"
+            )
         del fields["difficulty"]
     else:
+        difficulty = None
+    if difficulty is None:
         difficulty = estimate(task.kind, fields)
-    if isinstance(unit, str) and unit:
-        del fields["unit"]
-    else:
-        unit = None
-    return replace(task.example(fields, origin=origin, unit=unit), difficulty=difficulty)
+    return replace(task.example(fields, origin=origin), difficulty=float(difficulty))
 
 
 class Library:

@@ -35,7 +35,7 @@ def train(config: RunConfig, *, resume: bool, base_dir: Path, note: Note) -> Non
     check_trackers(config.report_to)
     given = arguments(config, resume=resume)
     with opened(given, config, resume=resume, base_dir=base_dir, note=note) as (composed, folder):
-        begun = resume and _has_checkpoint(Path(composed.trainer.default_local_dir))
+        begun = resume and has_checkpoint(Path(composed.trainer.default_local_dir))
         export(config, base_dir=base_dir, note=note, begun=begun)
         folder.accept()
         _launch(composed)
@@ -91,7 +91,7 @@ def export(config: RunConfig, *, base_dir: Path, note: Note, begun: bool = False
     write(_folder(config), config, tasks, base_dir)
 
 
-def _has_checkpoint(folder: Path) -> bool:
+def has_checkpoint(folder: Path) -> bool:
     """Whether verl would go on from one; the file's name is its `checkpoint_manager`'s."""
     return (folder / "latest_checkpointed_iteration.txt").exists()
 

@@ -11,6 +11,8 @@ from astor_rl.types import Example, Invalid, Message, Score
 
 TOO_LONG = "too long"
 """Finish reason of a question that wasn't asked: its prompt leaves the model no room to answer."""
+NOT_ASKED = "not asked"
+"""Finish reason of a later try that wasn't made: what to say after the one before isn't known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,8 @@ class Turn:
 
     Attributes:
         text: the completion.
-        finish_reason: `stop`, `length`, or `TOO_LONG`; then the verdict is that on an empty answer.
+        finish_reason: `stop`, `length`, `TOO_LONG` (then the verdict is that on an empty answer),
+            or `NOT_ASKED`.
         verdict: of what was said; `Invalid` if the verifier failed.
     """
 
@@ -117,8 +120,11 @@ class Suite(Protocol):
         """A verdict for each answer, in order."""
         ...
 
-    async def follow_up(self, answer: Answer) -> str | None:
-        """What the model is told after a failed try, or None when no other try makes sense."""
+    async def follow_up(self, answer: Answer) -> str | Invalid | None:
+        """What the model is told after a failed try.
+
+        `Invalid` when that can't be found out, None when no other try makes sense.
+        """
         ...
 
     def report(self, graded: Sequence[Graded]) -> Report:
@@ -132,7 +138,7 @@ class SingleTry:
     turns = 1
     stop: tuple[str, ...] = ()
 
-    async def follow_up(self, answer: Answer) -> str | None:
+    async def follow_up(self, answer: Answer) -> str | Invalid | None:
         """None: there is no other try."""
         return None
 

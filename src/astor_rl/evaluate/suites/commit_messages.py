@@ -14,6 +14,7 @@ its descendants (MCMDEval+) use in JSON lines: `msg`, `commit_message` or `nl` f
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -34,6 +35,7 @@ from astor_rl.tasks.metrics.bleu import b_moses, sentence_bleu
 from astor_rl.tasks.metrics.meteor import Meteor, SynonymMode
 from astor_rl.tasks.metrics.rouge import KINDS, Rouge
 from astor_rl.tasks.metrics.words import spaced
+from astor_rl.tasks.parsing import after_thinking
 from astor_rl.types import Invalid, Score
 
 MEANS = ("b_norm", "b_cc", "rouge1", "rouge2", "rougeL", "meteor")
@@ -45,6 +47,8 @@ _QUOTES = {
     ("`", "`"),
     ("\N{LEFT DOUBLE QUOTATION MARK}", "\N{RIGHT DOUBLE QUOTATION MARK}"),
 }
+_FENCE = re.compile(r"```[^`]*|~~~.*")
+_TICKED = re.compile(r"(`+) *([^`]*[^` ]) *\1")
 _MESSAGES = ("subject", "message", "msg", "commit_message", "nl")
 _DIFFS = ("diff", "change", "code_diff")
 
@@ -137,8 +141,10 @@ def _corpus_bleu(graded: Sequence[Graded]) -> float:
 
 def _line(text: str) -> str:
     """The line that is meant; empty if there is none."""
-    lines = (line.strip() for line in text.rpartition("</think>")[2].splitlines())
-    line = next((each for each in lines if each and not each.startswith(("```", "~~~"))), "")
+    lines = (line.strip() for line in after_thinking(text).splitlines())
+    line = next((each for each in lines if each and not _FENCE.fullmatch(each)), "")
+    if ticks := _TICKED.fullmatch(line):
+        return ticks[2]
     inner = line[1:-1].strip()
     is_quoted = bool(inner) and (line[0], line[-1]) in _QUOTES and line[0] not in inner
     return inner if is_quoted else line

@@ -18,7 +18,7 @@ from astor_rl.evaluate.suites.container import Container, Ran, scratch_folder
 from astor_rl.evaluate.suites.toolchains import Files, Toolchain
 from astor_rl.tasks.example_key import content_key
 from astor_rl.tasks.guard import guarded_async
-from astor_rl.tasks.parsing import Fence, fenced, fences
+from astor_rl.tasks.parsing import Fence, after_thinking, fenced, fences
 from astor_rl.tasks.validation import require
 from astor_rl.types import Example, Invalid, Score
 
@@ -45,6 +45,13 @@ _LARGEST_OWN_CODE = 128
 
 _OPENING = re.compile(r" {0,3}(?:`{3,}([^`]*)|~{3,}(.*))$")
 """A line that opens a fenced block, with its info string; the same lines as `parsing.fences`."""
+_SHELLS = {"bash", "console", "output", "powershell", "sh", "shell", "shell-session", "zsh"}
+"""Languages of blocks that show commands or their output, and a file only if labelled as one."""
+_MENTIONED = 3
+"""How plainly a block is a file that the line before it mentions: less than by any label."""
+_SOURCES = {"c", "cc", "cpp", "cxx", "go", "h", "hpp", "java", "js", "py", "rs", "ts"}
+_DATA = {"json", "md", "mod", "toml", "txt", "xml", "yaml", "yml"}
+"""Suffixes of words that are taken for a file's name though it wasn't asked for."""
 _COMMENT = re.compile(r"\s*(?://|/\*|#)")
 _WORD = re.compile(r"[\w./+-]+")
 _LABELS = {"file", "filename", "path"}
@@ -121,7 +128,7 @@ class Compiled:
         found = dict(zip(distinct, verdicts, strict=True))
         return [found[a.question.example.key, a.text] for a in answers]
 
-    async def follow_up(self, answer: Answer) -> str | None:
+    async def follow_up(self, answer: Answer) -> str | Invalid | None:
         """The tests' output, its middle left out when it is long."""
         told = self._told.get((answer.question.example.key, answer.text))
         if told is None:
@@ -260,20 +267,24 @@ def answered_files(files: Mapping[str, str], text: str) -> Files:
         files: by name, at least one.
         text: the answer.
     """
-    blocks = [(block, info) for block, info in _blocks(text) if block.code.strip()]
     found: dict[str, tuple[int, str]] = {}
     unlabelled: list[str] = []
-    for block, info in blocks:
+    codes: list[str] = []
+    for block, info in _blocks(after_thinking(text)):
         rank, word = _named(block, info, files)
+        if not block.code.strip() or (block.language in _SHELLS and rank == _MENTIONED):
+            continue
+        codes.append(block.code)
         name = _asked(word, files)
+        rank = 2 * rank + (word != name)  # of equals, a file's whole path before its name alone
         if name and (name not in found or rank < found[name][0]):
             found[name] = rank, block.code
         elif not word:
             unlabelled.append(block.code)
     if found:
         return {name: code for name, (_, code) in found.items()}
-    if len(blocks) == 1:
-        return {next(iter(files)): blocks[0][0].code}
+    if len(codes) == 1:
+        return {next(iter(files)): codes[0]}
     return {next(iter(files)): unlabelled[0]} if unlabelled and len(files) == 1 else {}
 
 
@@ -302,7 +313,7 @@ def _named(block: Fence, info: str, files: Mapping[str, str]) -> tuple[int, str]
         if _asked(word, files) or _is_file(word):
             return rank, word
     mentioned = (word for word in _words(block.before) if _asked(word, files))
-    return len(labels), next(mentioned, "")
+    return _MENTIONED, next(mentioned, "")
 
 
 def _asked(word: str, files: Mapping[str, str]) -> str:
@@ -325,7 +336,7 @@ def _label(line: str) -> str:
 
 
 def _is_file(word: str) -> bool:
-    return PurePosixPath(word).suffix[1:2].isalpha()
+    return PurePosixPath(word).suffix.lower().removeprefix(".") in _SOURCES | _DATA
 
 
 def _prompt(row: Mapping[str, Any]) -> str:

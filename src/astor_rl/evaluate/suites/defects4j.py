@@ -53,7 +53,7 @@ from astor_rl.evaluate.suites.container import (
 from astor_rl.evaluate.suites.statistics import mean_metric
 from astor_rl.tasks.example_key import content_key
 from astor_rl.tasks.guard import guarded_async
-from astor_rl.tasks.parsing import fenced, fences
+from astor_rl.tasks.parsing import after_thinking, fenced, fences
 from astor_rl.tasks.validation import optional, require
 from astor_rl.types import Example, Invalid, Score
 
@@ -80,11 +80,16 @@ _COMPILED = re.compile(r"^Running ant \(compile\.gen\.tests\)[. ]*OK$", re.MULTI
 _JAVAC = re.compile(r"\[javac\] .*\.java:\d+: error: (.*)")
 _PERL_CHAIN = re.compile(r"(BEGIN failed--compilation aborted|Compilation failed in require) at ")
 _FAILING = re.compile(r"^Failing tests: (\d+)", re.MULTILINE)
-_COUNT = re.compile(r"^\s*(Lines|Conditions) (total|covered): (\d+)", re.MULTILINE)
-_PACKAGE = re.compile(r"^\s*package\s+([\w.]+)\s*;", re.MULTILINE)
-_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
-_CLASS = re.compile(r"^\s*(?:@\w+\s+)*(?:(?:final|abstract)\s+)*class\s+([\w$]+)", re.MULTILINE)
-_PUBLIC = re.compile(r"\bpublic\s+(?:(?:final|abstract)\s+)*class\s+([\w$]+)")
+_COUNT = re.compile(r"^[ \t]*(Lines|Conditions) (total|covered): (\d+)", re.MULTILINE)
+_PACKAGE = re.compile(r"^[ \t]*package[ \t]+([\w.]+)[ \t]*;", re.MULTILINE)
+_NO_CODE = re.compile(
+    r"//[^\n]*|/\*.*?(?:\*/|\Z)|\"(?:[^\"\\\n]|\\.)*+\"|'(?:[^'\\\n]|\\.)*+'", re.DOTALL
+)
+"""Comments and texts of Java."""
+_CLASS = re.compile(r"(?<![\w$.])class[ \t]+([\w$]+)|[{}]")
+_PUBLIC = re.compile(r"\bpublic\b")
+_LONGEST_NAME = 120
+"""Characters of a class's name; its file's must fit a folder's entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,14 +423,17 @@ class Defects4JSuite(SingleTry):
 
 def suite_files(text: str, bug: Bug) -> dict[str, str]:
     """The test class of an answer, as a file where its package says; empty if there is none."""
-    blocks = [block.code for block in fences(text) if block.language in ("", "java")]
-    blocks = blocks or ([] if "```" in text else [text])
-    source = next((code for code in reversed(blocks) if _class_name(code)), "")
-    name = _class_name(source)
-    if not name:
+    said = after_thinking(text)
+    blocks = [block.code for block in fences(said) if block.language in ("", "java")]
+    blocks = blocks or ([] if "```" in said else [said])
+    named = [(code, name) for code in blocks if (name := _class_name(code))]
+    # The last one with tests: a helper class may follow.
+    tests = [each for each in named if "@Test" in each[0]] or named
+    if not tests:
         return {}
+    source, name = tests[-1]
     package = bug.focal.rpartition(".")[0]
-    declared = _PACKAGE.search(source)
+    declared = _PACKAGE.search(_NO_CODE.sub(" ", source))
     if declared is None and package:
         source = f"package {package};\n\n{source}"
     elif declared is not None:
@@ -434,10 +442,21 @@ def suite_files(text: str, bug: Bug) -> dict[str, str]:
 
 
 def _class_name(source: str) -> str:
-    """The class that names the file, as Java wants it: the public one, else the first; or empty."""
-    code = _COMMENT.sub(" ", source)
-    found = _PUBLIC.search(code) or _CLASS.search(code)
-    return found[1] if found else ""
+    """The class that names the file, as Java wants it: the public one, else the first; or empty.
+
+    Of those at the top: classes inside of others don't count.
+    """
+    code = _NO_CODE.sub(" ", source)
+    depth, first, start = 0, "", 0
+    for found in _CLASS.finditer(code):
+        if not found[1]:
+            depth += 1 if found[0] == "{" else -1
+        elif depth == 0 and len(found[1]) <= _LONGEST_NAME:
+            first = first or found[1]
+            if _PUBLIC.search(code[start : found.start()].rpartition(";")[2]):
+                return found[1]
+        start = found.end()
+    return first
 
 
 def _prompt(bug: Bug) -> str:

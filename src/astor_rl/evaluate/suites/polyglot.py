@@ -34,7 +34,7 @@ _CPU_S = 60.0
 """CPU seconds of a Python solution, on the clock four times as many (`validation.time_limits`).
 
 Ten times the training task's: Aider allows 180 s on the clock, and solutions that search for long
-are right there. An endless loop costs three times this: two tries, and telling of the first.
+are right there. Tests run once more to tell of them have the training task's time.
 """
 _RULES = "Keep the names of what it defines: tests use them. Use the standard library only."
 """What Aider says as well. The training task's prompt, which trained runs rest on, doesn't."""
@@ -51,7 +51,7 @@ class Language(Protocol):
         """A verdict for each answer, in order."""
         ...
 
-    async def follow_up(self, answer: Answer) -> str | None:
+    async def follow_up(self, answer: Answer) -> str | Invalid | None:
         """What is said after a failed try: the tests' errors."""
         ...
 
@@ -77,11 +77,11 @@ class Python:
             [(answer.question.example, rollout_of(answer.text)) for answer in answers]
         )
 
-    async def follow_up(self, answer: Answer) -> str | None:
+    async def follow_up(self, answer: Answer) -> str | Invalid | None:
         """See `Language.follow_up`."""
         told = await self._task.failures(answer.question.example, answer.text)
-        if told is None:
-            return None
+        if isinstance(told, Invalid):
+            return told
         (name,) = answer.question.example.fields["files"]
         return (
             f"The tests fail:\n{bounded(told)}\n\nThe tests are right. Correct `{name}`: answer "
@@ -135,7 +135,7 @@ class PolyglotSuite:
             found |= zip(group, verdicts, strict=True)
         return [found[place] for place in range(len(answers))]
 
-    async def follow_up(self, answer: Answer) -> str | None:
+    async def follow_up(self, answer: Answer) -> str | Invalid | None:
         """The tests' errors."""
         return await self._languages[self._name(answer.question.example)].follow_up(answer)
 

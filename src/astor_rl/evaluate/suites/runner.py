@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from astor_rl.evaluate.suites.base import TOO_LONG, Answer, Graded, Question, Suite, Turn
+from astor_rl.evaluate.suites.base import NOT_ASKED, TOO_LONG, Answer, Graded, Question, Suite, Turn
 from astor_rl.evaluate.suites.store import SampleFile
 from astor_rl.rollout.base import Request, Sampler
-from astor_rl.types import Message, Score
+from astor_rl.tasks.guard import guarded_async
+from astor_rl.types import Invalid, Message, Score
 
 Render = Callable[[Sequence[Message]], tuple[int, ...]]
 """A conversation as the token ids of its prompt."""
@@ -226,16 +227,20 @@ def _judge(suite: Suite, talks: Sequence[_Talk], texts: Mapping[int, tuple[str, 
 def _follow_up(suite: Suite, talks: Sequence[_Talk]) -> list[_Talk]:
     """The talks that go on, each with what the model is told next."""
 
-    async def ask() -> list[str | None]:
-        return await asyncio.gather(
-            *(suite.follow_up(Answer(talk.question, talk.turns[-1].text)) for talk in talks)
-        )
+    async def ask() -> list[str | Invalid | None]:
+        answers = [Answer(talk.question, talk.turns[-1].text) for talk in talks]
+        telling = [guarded_async(suite.name, suite.follow_up(answer)) for answer in answers]
+        return await asyncio.gather(*telling)
 
     live = []
     for talk, said in zip(talks, asyncio.run(ask()), strict=True):
-        if said is not None:
+        if isinstance(said, Invalid):
+            talk.turns.append(Turn("", NOT_ASKED, said))
+        elif said is not None:
+            # An answer decides what its tests say, and half a character would stop the tokenizer.
+            told = said.encode("utf-8", "replace").decode()
             spoken: Message = {"role": "assistant", "content": talk.turns[-1].text}
-            talk.messages = (*talk.messages, spoken, {"role": "user", "content": said})
+            talk.messages = (*talk.messages, spoken, {"role": "user", "content": told})
             live.append(talk)
     return live
 

@@ -128,7 +128,7 @@ def _cpp(extra: Path | None) -> Toolchain | str:
         ("sh", "-c", build),
         (*readable, header),
         {"PATH": path, "HOME": TEMPORARY},
-        passed=_first(r"All tests passed \([\d,]+ assertions? in (\d+) test cases?\)"),
+        passed=_first(r"All tests passed \([\d,]+ assertions? in (\d{1,9}) test cases?\)"),
         started=_count(r"^test cases:"),
         tests=_count(r"^\s*TEST_CASE\("),
         links={"test/catch.hpp": header},
@@ -185,7 +185,7 @@ def _java(extra: Path | None) -> Toolchain | str:
         ("sh", "-c", build),
         (*readable, *homes, *Path("/etc").glob("java*"), *((extra,) if extra else ())),
         {"PATH": path, "HOME": TEMPORARY},
-        passed=_first(r"\[\s*(\d+) tests successful\s*\]"),
+        passed=_first(r"\[ *(\d{1,9}) tests successful\s*\]"),
         started=_count(r"tests started\s*\]"),
         tests=_count(r"^\s*@(Test|ParameterizedTest)\b"),
         prepare=_edit(".java", r"@Disabled(\([^)]*\))?[ \t]*\n", ""),
@@ -203,7 +203,7 @@ def _javascript(extra: Path | None) -> Toolchain | str:
         ("node", "node_modules/jest/bin/jest.js", "--ci", "--runInBand", "--cache=false"),
         (*readable, modules),
         {"PATH": path, "HOME": TEMPORARY},
-        passed=_first(r"^Tests:.*?(\d+) passed"),
+        passed=_first(r"^Tests:.*?\b(\d{1,9}) passed"),
         started=_count(r"^Tests:"),
         tests=_count(r"^\s*(test|it)(\.each)?\("),
         prepare=_edit(".spec.js", r"\bx(test|it)\(", r"\1("),
@@ -254,7 +254,7 @@ def _first(pattern: str) -> Callable[[str], int]:
 
 _CARGO_RUNS = re.compile(r"^ +(?:Running|Doc-tests) (?P<what>.*)$", re.MULTILINE)
 _CARGO_TESTS = re.compile(r"tests/[\w-]+\.rs\b")
-_CARGO_RESULT = re.compile(r"^test result: ok\. (\d+) passed; 0 failed", re.MULTILINE)
+_CARGO_RESULT = re.compile(r"^test result: ok\. (\d{1,9}) passed; 0 failed", re.MULTILINE)
 
 
 def _passed_of_exercise(output: str) -> int:

@@ -82,7 +82,7 @@ class Arm(ABC):
     filters: ClassVar[bool] = False
     """It refuses groups (`keeps`), and asks for others in their place."""
     pooled: ClassVar[bool] = False
-    """Refused groups of all tasks are one count: who was refused more isn't asked for more."""
+    """Refused groups of all tasks are one count, asked for by the base mixture."""
     strict: ClassVar[bool] = False
     """A task whose share is 0 gets no prompt even when the others run out of theirs."""
 

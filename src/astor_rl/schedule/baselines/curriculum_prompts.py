@@ -30,9 +30,10 @@ class CurriculumPrompts(Arm):
 
     def shares(self, step: int, snapshot: UtilitySnapshot) -> FloatArray:
         """The base mixture; sets the competence of the revision."""
-        root = self._options.competence_root
-        start = self._options.competence**root
-        self._competence = min(1.0, (start + self.progress(step) * (1 - start)) ** (1 / root))
+        root, least = self._options.competence_root, self._options.competence
+        start = least**root
+        grown = (start + self.progress(step) * (1 - start)) ** (1 / root)
+        self._competence = min(1.0, max(least, grown))  # a large root underflows
         return self.mixture
 
     def pick(

@@ -105,5 +105,7 @@ class MtGrpo(Arm):
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         check_keys("MT-GRPO", state, ["steps", "tasks"])
+        for name, figures in state["tasks"].items():
+            check_keys(f"MT-GRPO's {name}", figures, _FIGURES)
         self._steps = int(state["steps"])
         self._state = {n: dict(s) for n, s in of_tasks(state["tasks"], self._state).items()}

@@ -37,9 +37,30 @@ NEEDS_HORIZON = frozenset({"sequential", "curriculum", "curriculum_prompts", "e2
 """Methods that spread themselves over the whole run and must know how long it is."""
 
 
+_READERS: dict[str, frozenset[str]] = {
+    "task": frozenset({"single"}),
+    "order": frozenset({"sequential", "curriculum", "e2h"}),
+    "measure_steps": frozenset({"curriculum", "e2h"}),
+    "horizon": NEEDS_HORIZON,
+    "cumulative": frozenset({"sequential", "curriculum"}),
+    "competence": frozenset({"curriculum_prompts"}),
+    "competence_root": frozenset({"curriculum_prompts"}),
+    "max_rounds": frozenset({"dapo", "greso", "mt_grpo", "vcrl"}),
+}
+"""Who reads an option that isn't named after its reader. `calibrate` is read with all of them."""
+
+
+def reads(method: str, option: str) -> bool:
+    """Whether a run with `schedule.method = method` depends on the option of `[baseline]`."""
+    if option in _READERS:
+        return method in _READERS[option]
+    owner = next((each for each in METHODS if option.startswith(f"{each}_")), method)
+    return owner == method
+
+
 @dataclass(frozen=True, slots=True)
 class BaselineOptions:
-    """Options of the published schedulers; a key is named after the one that reads it.
+    """Options of the published schedulers; most are named after the one that reads them.
 
     Attributes:
         calibrate: keep Module 2 on beside a published scheduler (`calibrate.enabled` still
@@ -59,7 +80,7 @@ class BaselineOptions:
         sec_rate, sec_temperature: alpha of Q and the temperature of its softmax.
         dump_window: rollouts whose advantages a task's mean is of.
         dump_temperature: of the softmax over upper confidence bounds.
-        mt_grpo_lambda: weight of the mean outcome beside its improvement.
+        mt_grpo_lambda: weight of the average outcome beside its improvement.
         mt_grpo_rate, mt_grpo_decay: AdamW's learning rate and weight decay on the logits.
         mt_grpo_clip: improvements are clipped to +- this.
         tac_weight: a, the weight of the mean cosine.

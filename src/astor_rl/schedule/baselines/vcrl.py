@@ -4,7 +4,8 @@
     largest: G / (4 (G - 1)) for even G, (G + 1) / (4 G) for odd G
 
 The paper's rewards are right or wrong. Of a task whose outcomes lie between, too, no group comes
-near that largest value; there the largest p that the task has had stands in for it.
+near that largest value; there the ninth decile of p over the task's last 64 groups stands in for
+it. Until it has had eight, every group of such a task passes that varies at all.
 
 Groups with p below kappa leave the batch; prompts of a memory bank take their places and are
 sampled anew. Prompts with p of at least kappa enter the bank, with priority p; each later visit
@@ -28,6 +29,12 @@ from astor_rl.schedule.baselines.columns import PromptColumns
 from astor_rl.utility.potential import group_variance
 from astor_rl.utility.task_utility import UtilitySnapshot
 
+_RECENT, _FEWEST, _DECILE = 64, 8, 0.9
+
+
+def _is_graded(outcomes: Sequence[float]) -> bool:
+    return any(0 < outcome < 1 for outcome in outcomes)
+
 
 def normalised_variance(outcomes: Sequence[float]) -> float:
     """p of a group, in [0, 1]; 0 for fewer than two outcomes."""
@@ -48,8 +55,9 @@ class Vcrl(Arm):
     def start(self, tasks: Sequence[str]) -> None:
         """The bank is empty."""
         self._kappa = self._options.vcrl_threshold
-        self._scales: dict[str, dict[str, float]] = getattr(self, "_scales", {})
-        self._scales |= {name: {"graded": 0.0, "largest": 0.0} for name in tasks}
+        self._graded: set[str] = getattr(self, "_graded", set())
+        self._recent: dict[str, list[float]] = getattr(self, "_recent", {})
+        self._recent |= {name: [] for name in tasks}
         self._banks: dict[str, PromptColumns] = getattr(self, "_banks", {})
         for name in tasks:
             keys = self._tasks[name].keys
@@ -64,7 +72,12 @@ class Vcrl(Arm):
         """Move priorities, and let prompts in."""
         momentum = self._options.vcrl_momentum
         for group in groups:
-            self._widen(self._scales[group.task], group.outcomes)
+            if len(group.outcomes) > 1:
+                recent = self._recent[group.task]
+                recent.append(normalised_variance(group.outcomes))
+                del recent[:-_RECENT]
+            if _is_graded(group.outcomes):
+                self._graded.add(group.task)
         for group in groups:
             if group.index < 0 or len(group.outcomes) < 2:
                 continue
@@ -76,18 +89,16 @@ class Vcrl(Arm):
                 replays = float(self._options.vcrl_replays)
                 bank.put(group.index, priority=value, member=1.0, left=replays)
 
-    @staticmethod
-    def _widen(scale: dict[str, float], outcomes: Sequence[float]) -> None:
-        if any(0 < outcome < 1 for outcome in outcomes):
-            scale["graded"] = 1.0
-        scale["largest"] = max(scale["largest"], normalised_variance(outcomes))
-
     def _value(self, task: str, outcomes: Sequence[float]) -> float:
-        """p, of a task with outcomes between right and wrong in units of its largest."""
-        scale = dict(self._scales[task])
-        self._widen(scale, outcomes)
+        """p, of a task with outcomes between right and wrong in units of its own."""
         value = normalised_variance(outcomes)
-        return value / scale["largest"] if value and scale["graded"] else value
+        if not value or not (task in self._graded or _is_graded(outcomes)):
+            return value
+        recent = self._recent[task]
+        if len(recent) < _FEWEST:
+            return 1.0
+        unit = float(np.quantile(recent, _DECILE))
+        return min(1.0, value / unit) if unit else 1.0
 
     def shares(self, step: int, snapshot: UtilitySnapshot) -> FloatArray:
         """The base mixture; sets kappa."""
@@ -128,15 +139,19 @@ class Vcrl(Arm):
         return f"groups of normalised variance below {self._kappa:g} are replaced from the bank"
 
     def own_state(self) -> dict[str, Any]:
-        """kappa, the banks and the largest variances."""
-        banks = {name: columns.state_dict() for name, columns in self._banks.items()}
-        scales = {name: dict(scale) for name, scale in self._scales.items()}
-        return {"kappa": self._kappa, "banks": banks, "scales": scales}
+        """kappa, the banks, and what graded tasks are measured by."""
+        return {
+            "kappa": self._kappa,
+            "banks": {name: columns.state_dict() for name, columns in self._banks.items()},
+            "graded": sorted(self._graded),
+            "recent": {name: list(values) for name, values in self._recent.items()},
+        }
 
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
-        check_keys("VCRL", state, ["kappa", "banks", "scales"])
+        check_keys("VCRL", state, ["kappa", "banks", "graded", "recent"])
         self._kappa = float(state["kappa"])
-        self._scales = {n: dict(s) for n, s in of_tasks(state["scales"], self._scales).items()}
+        self._graded = self._tasks.keys() & set(state["graded"])
+        self._recent = {n: list(v) for n, v in of_tasks(state["recent"], self._recent).items()}
         for name in self._tasks.keys() & state["banks"].keys():
             self._banks[name].load_state_dict(state["banks"][name])
