@@ -162,9 +162,8 @@ class Coordinator:
         flight = self._flight(plan_id)
         checked = [checked_group(flight.plan, group) for group in groups]
         for group in checked:
-            flight.record(
-                group, keep=self._scheduler.keeps(_task_of(flight, group), group.outcomes)
-            )
+            task = flight.plan.items[group.slot].task
+            flight.record(group, keep=self._scheduler.keeps(task, group.outcomes))
         if flight.complete:
             self._retire(flight)
 
@@ -491,10 +490,6 @@ class Coordinator:
             self._calibration = {
                 name: TaskCalibration(**entries) for name, entries in state["calibration"].items()
             }
-
-
-def _task_of(flight: Flight, group: GroupOutcome) -> str:
-    return flight.plan.items[group.slot].task
 
 
 def _fitted(saved: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
