@@ -90,3 +90,20 @@ def test_the_printed_command_is_whole(run_file: Path, tiny_model: Path):
     for key in ("train_files", "val_files"):
         assert Path(composed.data[key][0]).is_file()
     assert Path(composed.actor_rollout_ref.rollout.agent.agent_loop_config_path).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not INSTALLED, reason="needs verl: make test-verl")
+def test_what_a_begun_run_trains_on_is_not_replaced(run_file: Path, tiny_model: Path):
+    folder = run_file.parent / "begun"
+    given = ("--set", f"model={tiny_model}", "--set", f"output_dir={folder}")
+    assert astor("export-verl", str(run_file), *given, cwd=run_file.parent).returncode == 0
+    exported = (folder / "verl" / "train.parquet").read_bytes()
+    rows = run_file.parent / "rows.jsonl"
+    rows.write_text(rows.read_text().replace("say 7", "say seven"))
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "latest_checkpointed_iteration.txt").write_text("1")
+    done = astor("export-verl", str(run_file), *given, cwd=run_file.parent)
+    assert done.returncode == 1
+    assert "task own: its training examples changed since the run began" in error_of(done)
+    assert (folder / "verl" / "train.parquet").read_bytes() == exported
