@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from astor_rl.data.rows import Row
 from astor_rl.errors import DataError
 from astor_rl.evaluate.suites.base import Answer, Question, failure
-from astor_rl.evaluate.suites.container import Container, Ran, scratch_folder
+from astor_rl.evaluate.suites.container import INSIDE, Container, Ran, scratch_folder
 from astor_rl.evaluate.suites.toolchains import Files, Toolchain
 from astor_rl.tasks.example_key import content_key
 from astor_rl.tasks.guard import guarded_async
@@ -211,8 +211,7 @@ class Compiled:
                 timeout_s=self._timeout_s,
             )
             output = ran.output
-            # Also where `Bubblewrap` has it.
-            for place in (folder, Path("/work", folder.name)):
+            for place in (folder, INSIDE / folder.name):
                 output = output.replace(str(place), folder.name)
             return replace(ran, output=output)
 

@@ -27,7 +27,8 @@ _SYSTEM = (
     *("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64"),
     *("/etc/alternatives", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d"),
 )
-_INSIDE = Path("/work")
+INSIDE = Path("/work")
+"""Where `Bubblewrap` has a command's folder, by its name."""
 _LARGEST_KB = 512 * 1024
 """Largest file that a command may write, KiB."""
 TEMPORARY = "{temporary}"
@@ -96,7 +97,7 @@ class Bubblewrap:
         timeout_s: float,
     ) -> Ran:
         """See `Container.run`. Inside, the folder is below `/work` and `/tmp` is empty."""
-        inside = str(_INSIDE / folder.name)
+        inside = str(INSIDE / folder.name)
         arguments = [
             *(self._program, "--unshare-all", "--die-with-parent", "--new-session"),
             *("--cap-drop", "ALL", "--clearenv"),
