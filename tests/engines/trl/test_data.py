@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from astor_rl.coordinator_options import CoordinatorOptions
 from astor_rl.engines.trl.data import COLUMN, Library, TaskData
 from astor_rl.errors import ConfigError, DataError
+from astor_rl.schedule.baselines.options import BaselineOptions
+from astor_rl.schedule.quota import ScheduleOptions
 from astor_rl.tasks.from_reward import from_reward
 
 
@@ -70,3 +73,17 @@ def test_an_epoch_is_as_long_as_the_examples(guest):
     assert len(library.placeholder(6)) == 36
     assert len(library.placeholder(100)) == 100
     assert library.evaluation() is None
+
+
+def test_difficulties_order_a_curriculum(trainer, guest):
+    rows = [
+        {"prompt": f"say {number}", "letter": "e", "difficulty": number / 20}
+        for number in range(20)
+    ]
+    options = CoordinatorOptions(
+        schedule=ScheduleOptions(method="curriculum_prompts"), baseline=BaselineOptions(horizon=10)
+    )
+    tasks = [TaskData.from_rows("first", guest.task(), rows)]
+    plan = trainer(tasks, {"options": options}).coordinator.plan(revision=0)
+    easy = {example.key for example in TaskData.from_rows("", guest.task(), rows[:10]).examples}
+    assert {item.key for item in plan.items} <= easy

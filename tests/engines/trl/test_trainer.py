@@ -15,7 +15,6 @@ from peft import LoraConfig
 from torch import Tensor
 from transformers import TrainerCallback
 
-from astor_rl.coordinator import CoordinatorOptions
 from astor_rl.engines.trl import AstorGRPOTrainer, TaskData
 from astor_rl.engines.trl.measure import StepMeasures
 from astor_rl.engines.trl.rows import BETA, HALF, NO_HALF, TASK
@@ -23,8 +22,6 @@ from astor_rl.engines.trl.state import FILE
 from astor_rl.plan import GroupOutcome, StepPlan, UpdateStats
 from astor_rl.policy.loss import LossBatch, LossConfig, LossNormalizer, grpo_loss
 from astor_rl.sandbox.pool import ProcessPool
-from astor_rl.schedule.baselines.options import BaselineOptions
-from astor_rl.schedule.quota import ScheduleOptions
 from astor_rl.tasks.from_reward import from_reward
 from astor_rl.tasks.registry import make_task
 
@@ -491,17 +488,3 @@ def test_the_projects_own_tasks_judge_in_the_sandbox(
     ]
     assert judged
     assert all(group.invalid == 0 and group.outcomes == (0.0,) * 4 for group in judged)
-
-
-def test_difficulties_order_a_curriculum(trainer: Callable[..., AstorGRPOTrainer], guest):
-    rows = [
-        {"prompt": f"say {number}", "letter": "e", "difficulty": number / 20}
-        for number in range(20)
-    ]
-    options = CoordinatorOptions(
-        schedule=ScheduleOptions(method="curriculum_prompts"), baseline=BaselineOptions(horizon=10)
-    )
-    tasks = [TaskData.from_rows("first", guest.task(), rows)]
-    plan = trainer(tasks, {"options": options}).coordinator.plan(revision=0)
-    easy = {example.key for example in TaskData.from_rows("", guest.task(), rows[:10]).examples}
-    assert {item.key for item in plan.items} <= easy

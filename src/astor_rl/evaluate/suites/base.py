@@ -54,15 +54,10 @@ class Graded:
     question: Question
     samples: tuple[tuple[Turn, ...], ...]
 
-    def outcomes(self, turn: int = 0) -> list[float]:
-        """Best outcome up to a turn, of each sample that could be judged throughout."""
-        found = []
-        for sample in self.samples:
-            scores = [one.verdict for one in sample[: turn + 1]]
-            judged = [score.outcome for score in scores if isinstance(score, Score)]
-            if len(judged) == len(scores):
-                found.append(max(judged))
-        return found
+    def outcomes(self) -> list[float]:
+        """Outcome of the first turn of each sample where it could be judged."""
+        firsts = [sample[0].verdict for sample in self.samples]
+        return [verdict.outcome for verdict in firsts if isinstance(verdict, Score)]
 
     def last(self) -> list[Score]:
         """The verdict on each judged sample's last turn."""

@@ -1,10 +1,11 @@
 """Prompts from easy to hard: competence-based curriculum (Platanios et al. 2019, arXiv 1903.09848).
 
 Root-p competence, section 3.2:  c(t) = min(1, (t (1 - c0^p) / T + c0^p)^(1/p)),  linear with p = 1;
-p = 2 is the default, as in the paper's experiments. A task's prompts are sorted by difficulty; at
+p = 2 is the default. A task's prompts are sorted by difficulty; at
 step t they are drawn uniformly from the easiest share c(t). Tasks keep the base mixture. T is
-`baseline.horizon`: the paper takes about the steps in which training without a curriculum comes to
-nine tenths of its final score; without the option it is the whole run. Difficulty is
+`baseline.horizon`; without it it is the whole run. From memory, as the text could not be had: the
+paper prefers p = 2, and ends T about where training without a curriculum comes to nine tenths of
+its final score. Difficulty is
 `TaskSpec.difficulty`; a task without it has its prompts drawn uniformly. ASTOR's own Curriculum arm
 is not public: this is one of its two plain forms.
 """
