@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from typing import overload
+from typing import Literal, overload
 
 import numpy as np
 import pytest
@@ -349,6 +350,40 @@ def test_broken_states_are_named() -> None:
 def test_bad_options_are_named(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"prompts.{name} is {value}"):
         PromptOptions(**{name: value})
+
+
+def valued(value: Literal["variance", "nonzero"]) -> PromptBook:
+    """Four prompts of which one group each was seen; eta = 0, so that u = V."""
+    prompts = PromptBook("t", keys(4), PromptOptions(value=value, eta=0.0))
+    groups = {"k0": WIDE, "k1": [1.0] * 7 + [0.0], "k2": [0.5] * 7 + [0.52], "k3": EQUAL}
+    for key, row in visit(prompts, np.random.default_rng(0), 4).items():
+        prompts.observe(row, 0, groups[key])
+    return prompts
+
+
+def test_nonzero_asks_whether_a_group_had_variance_and_not_how_much() -> None:
+    """Three of four first visits varied and the prior is 1/4: v0 = 3.25 / 5 = 0.65. So a prompt
+    that varied has V = (0.65 + 1) / 2, one that didn't 0.65 / 2: a ratio of 33/13, squared at
+    tau = 1/2, which are the chances of being drawn first."""
+    prompts = valued("nonzero")
+    assert prompts.expected_variance(0) == pytest.approx(0.65)
+    rng = np.random.default_rng(1)
+    firsts = Counter(next(iter(visit(prompts, rng, 1))) for _ in range(8000))
+    weights = {"k0": 33**2, "k1": 33**2, "k2": 33**2, "k3": 13**2}
+    for key, weight in weights.items():
+        share = weight / sum(weights.values())
+        assert firsts[key] / 8000 == pytest.approx(share, abs=4 * math.sqrt(share / 8000))
+
+
+def test_variance_prefers_groups_near_one_half() -> None:
+    rng, prompts = np.random.default_rng(1), valued("variance")
+    firsts = Counter(next(iter(visit(prompts, rng, 1))) for _ in range(2000))
+    assert firsts["k0"] > 2 * firsts["k1"] > 2 * firsts["k2"] > 0
+
+
+def test_a_value_that_is_none_is_named() -> None:
+    with pytest.raises(ConfigError, match="prompts.value is 'half'"):
+        PromptOptions(value="half")  # type: ignore[arg-type]
 
 
 def test_prompts_that_others_chose_are_drawn_like_any() -> None:

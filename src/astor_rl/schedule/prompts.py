@@ -3,9 +3,9 @@
     u = V + eta max(0, |progress| - SE(progress)), at least u_min
     V = (n0 v0 + sum w v) / (n0 + sum w)
 
-v is a visit's outcome variance in units of 0.25, w its weight (halved every
-`evidence_half_life` revisions), v0 the mean v of recent *first* visits: what an unseen prompt can
-be expected to have. Progress is a fast minus a slow average of the mean outcome.
+v is a visit's outcome variance in units of 0.25, or whether it had any (`value`), w its weight
+(halved every `evidence_half_life` revisions), v0 the mean v of recent *first* visits: what an
+unseen prompt can be expected to have. Progress is a fast minus a slow average of the mean outcome.
 
 Prompts are drawn without replacement by Gumbel top-k on log(u) / tau (Kool et al. 2019,
 arXiv 1903.06059), whose winners are the first arrivals of a race (`race`). All unseen prompts have
@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from astor_rl.checks import LEAST_TAU, check_keys, check_number, check_prompt_key
+from astor_rl.checks import LEAST_TAU, check_choice, check_keys, check_number, check_prompt_key
 from astor_rl.errors import PlanError, StateError
 from astor_rl.schedule.race import first_arrivals
 from astor_rl.schedule.unseen import Unseen
@@ -37,7 +37,7 @@ _COLUMNS = {
     "flights": np.int64,  # plans in flight that hold it
     "visits": np.int64,  # groups with a valid rollout
     "weight": np.float64,  # sum of w, as of the book's base revision
-    "variance": np.float64,  # sum of w v, likewise
+    "variance": np.float64,  # sum of w v, likewise (`PromptOptions.value` says what v is)
     "bonus": np.float64,  # eta max(0, |progress| - SE)
     "fast": np.float64,  # averages of the mean outcome ...
     "slow": np.float64,
@@ -56,6 +56,12 @@ class PromptOptions:
     """How prompts are chosen inside a task.
 
     Attributes:
+        value: what a visit's v is. `variance` (the paper's) is the outcome variance in units of
+            0.25. `nonzero` is 1 for a group with any variance and 0 for one without: where
+            advantages are divided by the group's deviation, every group with variance moves the
+            policy alike. V is then the chance that a group teaches anything; prompts are left out
+            for teaching nothing and not preferred for being near a success rate of one half, and a
+            graded task, whose outcomes always differ a little, is drawn evenly.
         tau: temperature tau_p of the draw, in units of log utility.
         eta: weight of recent progress.
         fast_half_life, slow_half_life: of the two outcome averages, visits.
@@ -64,11 +70,12 @@ class PromptOptions:
             left; a fraction of a prompt is decided by a coin, so a quota of 1 explores too.
         u_min: floor of the utility: no seen prompt's chance is ever zero.
         prior_weight: n0, visits' worth of belief in v0.
-        prior_variance: v0 before the task's first visits, in units of 0.25.
+        prior_variance: v0 before the task's first visits, in units of v.
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
+    value: Literal["variance", "nonzero"] = "variance"
     tau: float = 0.5
     eta: float = 0.5
     fast_half_life: float = 1.0
@@ -80,6 +87,7 @@ class PromptOptions:
     prior_variance: float = 0.25
 
     def __post_init__(self) -> None:
+        check_choice("prompts.value", self.value, ("variance", "nonzero"))
         check_number("prompts.tau", self.tau, low=LEAST_TAU)
         for name in ("fast_half_life", "slow_half_life", "evidence_half_life"):
             check_number(f"prompts.{name}", getattr(self, name), low=0, above=True)
@@ -310,14 +318,21 @@ class PromptBook:
         variance = group_variance(outcomes)
         if variance is not None:
             weight = self._scale(revision)
+            value = self._value(variance)
             if columns["weight"][row] == 0:
                 self._first_weight += weight
-                self._first_variance += weight * variance / RANGE_VARIANCE
+                self._first_variance += weight * value
             columns["weight"][row] += weight
-            columns["variance"][row] += weight * variance / RANGE_VARIANCE
+            columns["variance"][row] += weight * value
         # One pseudo-observation of the widest variance: equal rewards are not certainty.
         noise = ((variance or 0.0) * (size - 1) + RANGE_VARIANCE) / size / size
         self._track_progress(row, mean, noise)
+
+    def _value(self, variance: float) -> float:
+        """v of a group with this outcome variance, which is exactly 0 for equal outcomes."""
+        if self._options.value == "nonzero":
+            return float(variance > 0)
+        return variance / RANGE_VARIANCE
 
     def _track_progress(self, row: int, mean: float, noise: float) -> None:
         """Move both averages, and the exact sampling variance of their difference."""
@@ -346,7 +361,7 @@ class PromptBook:
         return float(change), math.sqrt(max(0.0, float(spread)))
 
     def expected_variance(self, revision: int) -> float:
-        """v0: the mean variance of recent first visits, in units of 0.25.
+        """v0: the mean v of recent first visits.
 
         The prior value counts as one visit.
         """
