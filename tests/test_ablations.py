@@ -13,7 +13,7 @@ import pytest
 from astor_rl.calibrate.kl import CalibrateOptions, multipliers
 from astor_rl.config import parse_config
 from astor_rl.plan import GradientProbe, TaskSpec
-from astor_rl.schedule.prompts import PromptOptions
+from astor_rl.schedule.prompt_options import PromptOptions
 from astor_rl.schedule.quota import ScheduleOptions
 from astor_rl.schedule.scheduler import Scheduler
 from astor_rl.utility.synergy import Synergy, SynergyOptions

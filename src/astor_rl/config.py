@@ -23,7 +23,7 @@ from astor_rl.sandbox.protections import check_names
 from astor_rl.sandbox.remote.address import check_exposure, check_url
 from astor_rl.schedule.baselines.options import BaselineOptions
 from astor_rl.schedule.baselines.registry import make_arm
-from astor_rl.schedule.prompts import PromptOptions
+from astor_rl.schedule.prompt_options import PromptOptions
 from astor_rl.schedule.quota import ScheduleOptions
 from astor_rl.tasks.registry import KINDS
 from astor_rl.utility.potential import PotentialOptions

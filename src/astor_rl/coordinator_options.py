@@ -9,7 +9,7 @@ from astor_rl.calibrate.kl import CalibrateOptions
 from astor_rl.errors import CapabilityError, ConfigError
 from astor_rl.schedule.baselines.options import BaselineOptions
 from astor_rl.schedule.baselines.registry import FILTERING
-from astor_rl.schedule.prompts import PromptOptions
+from astor_rl.schedule.prompt_options import PromptOptions
 from astor_rl.schedule.quota import ScheduleOptions
 from astor_rl.utility.potential import PotentialOptions
 from astor_rl.utility.synergy import SynergyOptions

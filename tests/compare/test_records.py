@@ -58,6 +58,19 @@ def test_options_of_a_later_version_at_their_defaults_change_nothing(plan: Plan)
         records.check_unchanged(list(plan(set={"eval.before_warmup": False}).values()))
 
 
+def test_records_from_before_epochs_were_of_even_chances(plan: Plan):
+    """The default isn't what was done before, so the default is another run."""
+    chances = {"schedule.epochs": False}
+    begin_all(plan(set=chances))
+    for unit in plan().values():
+        record = json.loads(unit.record.read_text())
+        record["made_from"].get("schedule", {}).pop("epochs", None)
+        unit.record.write_text(json.dumps(record))
+    records.check_unchanged(list(plan(set=chances).values()))
+    with pytest.raises(StateError, match=r"schedule\.epochs: 'absent' -> True"):
+        records.check_unchanged(list(plan().values()))
+
+
 def test_so_it_is_with_what_was_merged(plan: Plan):
     arms = [
         {"name": "astor"},

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import pytest
 
 from astor_rl.errors import ConfigError, PlanError, StateError
-from astor_rl.schedule.prompts import Draw, PromptBook, PromptOptions
+from astor_rl.schedule.prompt_options import PromptOptions
+from astor_rl.schedule.prompts import Draw, PromptBook, Rule
 
 WIDE, EQUAL = [0.0, 1.0] * 4, [0.0] * 8
 
@@ -39,7 +40,7 @@ def keys(size: int) -> list[str]:
     return [f"k{i}" for i in range(size)]
 
 
-def book(size: int = 100, **options: float) -> PromptBook:
+def book(size: int = 100, **options: Any) -> PromptBook:
     return PromptBook("t", keys(size), PromptOptions(**options))
 
 
@@ -53,7 +54,7 @@ def visit(
     return dict(zip(draw.keys, draw.rows, strict=True))
 
 
-def trained(size: int, seen: int, seed: int = 0, **options: float) -> tuple[PromptBook, list[int]]:
+def trained(size: int, seen: int, seed: int = 0, **options: Any) -> tuple[PromptBook, list[int]]:
     """A book with `seen` prompts of varied outcome variance."""
     rng = np.random.default_rng(seed)
     prompts = book(size, **options)
@@ -95,9 +96,9 @@ def test_repeats_come_only_after_every_free_prompt() -> None:
         book(0).draw(1, revision=0, rng=rng, allow_repeats=True)
 
 
-@pytest.mark.parametrize("by_utility", [True, False])
+@pytest.mark.parametrize("rule", ["utility", "chance"])
 @pytest.mark.parametrize("explore_share", [0.5, 0.3])
-def test_propensities_match_inclusion(by_utility: bool, explore_share: float) -> None:
+def test_propensities_match_inclusion(rule: Rule, explore_share: float) -> None:
     """Horvitz-Thompson: E[1(i drawn) / propensity] = 1 for every prompt, seen or not."""
     prompts, _ = trained(14, 8, explore_share=explore_share)
     rng, trials = np.random.default_rng(5), 8000
@@ -105,7 +106,7 @@ def test_propensities_match_inclusion(by_utility: bool, explore_share: float) ->
     square = dict.fromkeys(keys(14), 0.0)
     state = prompts.state_dict()
     for _ in range(trials):
-        draw = prompts.draw(5, revision=1, rng=rng, by_utility=by_utility)
+        draw = prompts.draw(5, revision=1, rng=rng, rule=rule)
         for key, propensity in zip(draw.keys, draw.propensities, strict=True):
             assert 0 < propensity <= 1
             weight[key] += 1 / propensity
@@ -142,7 +143,7 @@ def test_uniform_draws_ignore_utility_and_whether_a_prompt_was_seen() -> None:
     rng, counts = np.random.default_rng(1), dict.fromkeys(keys(10), 0)
     state = prompts.state_dict()
     for _ in range(5000):
-        for key in prompts.draw(3, revision=1, rng=rng, by_utility=False).keys:
+        for key in prompts.draw(3, revision=1, rng=rng, rule="chance").keys:
             counts[key] += 1
         prompts.load_state_dict(state)
     chi2 = sum((n - 1500) ** 2 / 1500 for n in counts.values())
@@ -350,6 +351,63 @@ def test_broken_states_are_named() -> None:
 def test_bad_options_are_named(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"prompts.{name} is {value}"):
         PromptOptions(**{name: value})
+
+
+def epoch(prompts: PromptBook, rng: np.random.Generator, count: int, **more: bool) -> Draw:
+    """Draw by epochs, and release."""
+    draw = prompts.draw(count, revision=0, rng=rng, rule="epochs", **more)
+    for row in draw.rows:
+        prompts.release(row)
+    return draw
+
+
+def test_epochs_take_every_prompt_once_before_any_twice() -> None:
+    """Ten prompts in threes: the fourth draw takes what is left and begins the next epoch."""
+    rng, prompts, counts = np.random.default_rng(0), book(10), Counter[str]()
+    for step in range(1, 41):
+        draw = epoch(prompts, rng, 3)
+        assert len(set(draw.keys)) == 3
+        counts.update(draw.keys)
+        assert max(counts.values()) - min(counts[key] for key in keys(10)) <= 1
+        assert prompts.seen == min(10, 3 * step)
+    assert set(counts.values()) == {12}
+
+
+def test_epochs_say_what_chance_a_prompt_had() -> None:
+    rng, prompts = np.random.default_rng(0), book(10)
+    assert epoch(prompts, rng, 8).propensities == (0.8,) * 8
+    # Two prompts that nobody drew, and four of the eight that were drawn once.
+    assert sorted(epoch(prompts, rng, 6).propensities) == [0.5] * 4 + [1.0] * 2
+    assert epoch(prompts, rng, 6).propensities == (1.0,) * 6
+
+
+def test_epochs_skip_what_other_plans_hold_and_come_back_to_it() -> None:
+    rng, prompts = np.random.default_rng(0), book(6)
+    held = prompts.draw(2, revision=0, rng=rng, rule="epochs")
+    assert set(epoch(prompts, rng, 4).keys) == set(keys(6)) - set(held.keys)
+    assert not set(epoch(prompts, rng, 3).keys) & set(held.keys)
+    for row in held.rows:
+        prompts.release(row)
+    # All were drawn once but three, which were drawn twice.
+    assert set(held.keys) < set(epoch(prompts, rng, 3).keys)
+
+
+def test_epochs_go_on_after_a_load_and_repeat_where_they_may() -> None:
+    rng, prompts, other = np.random.default_rng(0), book(7), book(7)
+    first = epoch(prompts, rng, 5)
+    other.load_state_dict(prompts.state_dict())
+    assert set(keys(7)) - set(first.keys) < set(epoch(other, np.random.default_rng(3), 3).keys)
+    repeated = epoch(prompts, rng, 16, allow_repeats=True)
+    assert set(Counter(first.keys + repeated.keys).values()) == {3}
+
+
+def test_prompts_of_an_epoch_are_equally_likely() -> None:
+    rng, counts = np.random.default_rng(4), Counter[str]()
+    for _ in range(5000):
+        prompts = book(5)
+        epoch(prompts, rng, 3)
+        counts.update(epoch(prompts, rng, 3).keys)
+    assert all(abs(count - 3000) < 4 * math.sqrt(5000 * 0.24) for count in counts.values())
 
 
 def valued(value: Literal["variance", "nonzero"]) -> PromptBook:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from astor_rl.errors import PlanError
 from astor_rl.plan import TaskSpec
-from astor_rl.schedule.prompts import PromptOptions
+from astor_rl.schedule.baselines.options import Method
+from astor_rl.schedule.prompt_options import PromptOptions
 from astor_rl.schedule.quota import ScheduleOptions
 from astor_rl.schedule.scheduler import Scheduler
 from astor_rl.utility.task_utility import TaskUtility, UtilitySnapshot
@@ -116,3 +119,17 @@ def test_need_beyond_supply_is_named() -> None:
         each.check_supply({"a": 6}, None)
     with pytest.raises(PlanError, match="task b: 3 prompts are needed and 2 of 5 are available"):
         each.check_supply({"b": 3}, {"b": 2})
+
+
+@pytest.mark.parametrize("method", ["astor", "uniform"])
+@pytest.mark.parametrize("epochs", [True, False])
+def test_even_draws_go_by_epochs_unless_told_otherwise(method: Method, epochs: bool) -> None:
+    """Twelve draws of two of eight prompts: three epochs, or by chance (all equal: 1 in 10,000)."""
+    options = ScheduleOptions(method=method, prompt_scheduling=False, epochs=epochs)
+    each, rng, counts = scheduler(options, a=8), np.random.default_rng(0), Counter[str]()
+    for _ in range(12):
+        draw = each.draw("a", 2, revision=0, rng=rng)
+        counts.update(draw.keys)
+        for row in draw.rows:
+            each.book("a").release(row)
+    assert (set(counts.values()) == {3}) == epochs

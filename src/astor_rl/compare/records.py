@@ -23,6 +23,9 @@ from astor_rl.report.atomic import write_json
 from astor_rl.report.run_folder import differences, flatten
 from astor_rl.schedule.baselines.options import reads
 
+_BEFORE = {"schedule.epochs": False}
+"""What runs did before there was the option, where it isn't the default."""
+
 
 def check_unchanged(units: Sequence[Unit]) -> None:
     """Refuse units that have begun with something else than they would begin with now.
@@ -46,9 +49,11 @@ def check_unchanged(units: Sequence[Unit]) -> None:
 
 
 def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What differs, but for keys that a later version added and whose value is the default."""
+    """What differs, but for keys that a later version added and that change nothing."""
     old, new = _read_ones(flatten(before)), _read_ones(flatten(after))
-    added = {key: value for key, value in new.items() if key not in old and _is_default(key, value)}
+    added = {
+        key: value for key, value in new.items() if key not in old and _is_as_before(key, value)
+    }
     return differences({**old, **added}, new)
 
 
@@ -65,8 +70,8 @@ def _read_ones(flat: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat.items() if is_read(key)}
 
 
-def _is_default(key: str, value: Any) -> bool:
-    defaults = _defaults()
+def _is_as_before(key: str, value: Any) -> bool:
+    defaults = {**_defaults(), **_BEFORE}
     of, _, rest = key.partition("/seed-")
     if of.startswith("of."):  # of.ARM/seed-0/TASK.key: what was merged
         key = rest.partition(".")[2]

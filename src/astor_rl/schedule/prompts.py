@@ -18,13 +18,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from astor_rl.checks import LEAST_TAU, check_choice, check_keys, check_number, check_prompt_key
+from astor_rl.checks import check_keys, check_prompt_key
 from astor_rl.errors import PlanError, StateError
+from astor_rl.schedule.epochs import next_of_epoch
+from astor_rl.schedule.prompt_options import PromptOptions
 from astor_rl.schedule.race import first_arrivals
 from astor_rl.schedule.unseen import Unseen
 from astor_rl.utility.potential import RANGE_VARIANCE, group_variance
@@ -35,6 +37,7 @@ IntArray = NDArray[np.int64]
 _COLUMNS = {
     "index": np.int64,  # place in the task's keys
     "flights": np.int64,  # plans in flight that hold it
+    "draws": np.int64,  # plans that ever held it
     "visits": np.int64,  # groups with a valid rollout
     "weight": np.float64,  # sum of w, as of the book's base revision
     "variance": np.float64,  # sum of w v, likewise (`PromptOptions.value` says what v is)
@@ -51,51 +54,8 @@ _REBASE_HALF_LIVES = 30
 _SMALLEST_WEIGHT = 1e-200
 
 
-@dataclass(frozen=True, slots=True)
-class PromptOptions:
-    """How prompts are chosen inside a task.
-
-    Attributes:
-        value: what a visit's v is. `variance` (the paper's) is the outcome variance in units of
-            0.25. `nonzero` is 1 for a group with any variance and 0 for one without: where
-            advantages are divided by the group's deviation, every group with variance moves the
-            policy alike. V is then the chance that a group teaches anything; prompts are left out
-            for teaching nothing and not preferred for being near a success rate of one half, and a
-            graded task, whose outcomes always differ a little, is drawn evenly.
-        tau: temperature tau_p of the draw, in units of log utility.
-        eta: weight of recent progress.
-        fast_half_life, slow_half_life: of the two outcome averages, visits.
-        evidence_half_life: age at which a visit's variance weighs half, revisions.
-        explore_share: most of a task's quota that goes to unseen prompts while seen ones are
-            left; a fraction of a prompt is decided by a coin, so a quota of 1 explores too.
-        u_min: floor of the utility: no seen prompt's chance is ever zero.
-        prior_weight: n0, visits' worth of belief in v0.
-        prior_variance: v0 before the task's first visits, in units of v.
-    """
-
-    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
-
-    value: Literal["variance", "nonzero"] = "variance"
-    tau: float = 0.5
-    eta: float = 0.5
-    fast_half_life: float = 1.0
-    slow_half_life: float = 4.0
-    evidence_half_life: float = 50.0
-    explore_share: float = 0.5
-    u_min: float = 0.01
-    prior_weight: float = 1.0
-    prior_variance: float = 0.25
-
-    def __post_init__(self) -> None:
-        check_choice("prompts.value", self.value, ("variance", "nonzero"))
-        check_number("prompts.tau", self.tau, low=LEAST_TAU)
-        for name in ("fast_half_life", "slow_half_life", "evidence_half_life"):
-            check_number(f"prompts.{name}", getattr(self, name), low=0, above=True)
-        check_number("prompts.eta", self.eta, low=0)
-        check_number("prompts.explore_share", self.explore_share, low=0, high=1)
-        check_number("prompts.u_min", self.u_min, low=0, above=True)
-        check_number("prompts.prior_weight", self.prior_weight, low=0, above=True)
-        check_number("prompts.prior_variance", self.prior_variance, low=0)
+Rule = Literal["utility", "chance", "epochs"]
+"""Draw by utility; give every prompt the same chance; or draw each once before any twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +113,7 @@ class PromptBook:
         *,
         revision: int,
         rng: np.random.Generator,
-        by_utility: bool = True,
+        rule: Rule = "utility",
         allow_repeats: bool = False,
     ) -> Draw:
         """Draw prompts and mark them as in flight.
@@ -165,7 +125,7 @@ class PromptBook:
             count: how many.
             revision: the policy revision, to age evidence by.
             rng: the coordinator's generator.
-            by_utility: else every prompt of the task has the same chance.
+            rule: how to choose.
             allow_repeats: draw a prompt twice rather than fail.
 
         Raises:
@@ -183,7 +143,12 @@ class PromptBook:
             pool = self.free if only_free else self.size
             size = min(count - len(rows), pool)
             if size:
-                some, chance = self._draw_distinct(size, revision, rng, by_utility, only_free)
+                if rule == "epochs":
+                    some, chance = self._draw_epoch(size, rng, only_free)
+                else:
+                    by_utility = rule == "utility"
+                    some, chance = self._draw_distinct(size, revision, rng, by_utility, only_free)
+                self._hold(some)
                 rows.extend(some.tolist())
                 chances.extend(chance.tolist())
             only_free = False
@@ -214,9 +179,7 @@ class PromptBook:
             known |= zip(new.tolist(), self._append(new).tolist(), strict=True)
             self._unseen = Unseen.without(self.size, self._column("index").tolist())
         rows = np.array([known[index] for index in indices.tolist()], dtype=np.int64)
-        flights = self._column("flights")
-        self._busy += int((flights[rows] == 0).sum())
-        flights[rows] += 1
+        self._hold(rows)
         keys = tuple(self._key(index) for index in indices.tolist())
         return Draw(tuple(rows.tolist()), keys, (1.0,) * len(keys))
 
@@ -256,10 +219,24 @@ class PromptBook:
         phi = np.full(count, phi_unseen)
         phi[~is_new] = phi_seen[chosen[~is_new]]
         bar = np.where(is_new, max(threshold, beyond), threshold)
+        return rows, -np.expm1(-np.exp(phi - bar))
+
+    def _draw_epoch(
+        self, count: int, rng: np.random.Generator, only_free: bool
+    ) -> tuple[IntArray, FloatArray]:
+        """`count` different prompts, those that were drawn least often first."""
+        rows = np.flatnonzero(self._column("flights") == 0) if only_free else np.arange(self._rows)
+        seen, new, chances = next_of_epoch(
+            self._column("draws")[rows], self._unseen.left, count, rng
+        )
+        return np.concatenate([rows[seen], self._append(self._unseen.draw(new, rng))]), chances
+
+    def _hold(self, rows: IntArray) -> None:
+        """A plan holds these prompts, all different."""
         flights = self._column("flights")
         self._busy += int((flights[rows] == 0).sum())
         flights[rows] += 1
-        return rows, -np.expm1(-np.exp(phi - bar))
+        self._column("draws")[rows] += 1
 
     def _best_seen(
         self, utility: FloatArray, count: int, rng: np.random.Generator

@@ -34,9 +34,11 @@ class ScheduleOptions:
 
     Attributes:
         method: `astor`, or the published scheduler that stands in its place (docs/baselines.md);
-            of the other options here it reads `allow_repeats` alone.
+            of the other options here it reads `epochs` and `allow_repeats` alone.
         task_scheduling: give tasks quotas by utility; else the base mixture.
-        prompt_scheduling: draw prompts by utility; else uniformly.
+        prompt_scheduling: draw prompts by utility; else evenly.
+        epochs: where prompts are drawn evenly, every prompt of a task comes once before any comes
+            twice; else each free prompt has the same chance in every draw.
         tau: temperature of the softmax over tasks, in units of utility.
         noise_correction: take se^2 / (2 tau) off a utility before the softmax; else the softmax
             favours what is measured badly.
@@ -54,6 +56,7 @@ class ScheduleOptions:
     method: Method = "astor"
     task_scheduling: bool = True
     prompt_scheduling: bool = True
+    epochs: bool = True
     tau: float = 0.25
     noise_correction: bool = True
     mix: float = 0.2

@@ -22,7 +22,8 @@ from astor_rl.schedule.baselines.arm import Arm, Seen
 from astor_rl.schedule.baselines.options import BaselineOptions
 from astor_rl.schedule.baselines.registry import make_arm
 from astor_rl.schedule.flights import Flight
-from astor_rl.schedule.prompts import Draw, PromptBook, PromptOptions
+from astor_rl.schedule.prompt_options import PromptOptions
+from astor_rl.schedule.prompts import Draw, PromptBook, Rule
 from astor_rl.schedule.quota import (
     IntArray,
     ScheduleOptions,
@@ -307,11 +308,13 @@ class Scheduler:
         """
         if self._arm and self._arm.picks:
             return self._pick(self._arm, task, count, rng, refill=refill)
+        evenly: Rule = "epochs" if self._options.epochs else "chance"
+        by_utility = self._options.prompt_scheduling and not self._arm
         return self._books[task].draw(
             count,
             revision=revision,
             rng=rng,
-            by_utility=self._options.prompt_scheduling and not self._arm,
+            rule="utility" if by_utility else evenly,
             allow_repeats=self._options.allow_repeats,
         )
 
