@@ -285,7 +285,7 @@ KINDS: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
     ("chess", {}, ("task is 'chess'", "io_prediction")),
     ("no.such.module:task", {}, ("'no.such.module:task'", "no module")),
     ("json:nothing", {}, ("'json:nothing'", "has no 'nothing'")),
-    ("json:dumps", {}, ("task 'json:dumps'", "isn't a Task")),
+    ("json:dumps", {}, ("'json:dumps' is function", "isn't a Task")),
     ("io_prediction", {"directon": 1}, ("unknown option 'directon'", "direction")),
     ("io_prediction", {"direction": "up"}, ("'direction'", "'up'", "output")),
     ("io_prediction", {"reasoning": "yes"}, ("'reasoning'", "'yes'", "bool")),

@@ -189,6 +189,7 @@ def test_adapting_to_added_and_dropped_tasks() -> None:
     for plan in open_plans:
         left = [plan.items[slot].task for slot in other.unobserved(plan.id)]
         assert "tests" not in left
+        assert {plan.items[slot].task for slot in other.accepted(plan.id)} == {"code", "io"}
         other.observe_groups(plan.id, rewards(plan)[9:])
         other.observe_update(plan.id, 20, UpdateStats(kl={"code": 0.01}))
     assert not other.in_flight

@@ -71,7 +71,7 @@ class Flight:
         plan: what was handed out.
         rows: for each slot its prompt's row in the task's book; -1 when the prompt is gone.
         observed: slots that were reported, or that belong to a task that is gone.
-        refused: slots whose groups the schedule keeps out of the update.
+        refused: slots whose groups the schedule keeps out of the update, or whose task is gone.
         pending: reports that the statistics have not taken in yet, by slot.
         updated: whether its update was reported.
     """
@@ -113,13 +113,14 @@ class Flight:
     def follow(self, rows: Mapping[str, NDArray[np.int64]]) -> None:
         """Point at prompts' new rows after a load: for each task, its saved rows' rows now.
 
-        Slots of tasks that are not named are gone, and count as observed.
+        Slots of tasks that are not named are gone: they count as observed, and enter no update.
         """
         for item, row in zip(self.plan.items, self.rows, strict=True):
             known = item.task in rows and row >= 0
             self.rows[item.slot] = int(rows[item.task][row]) if known else -1
             if item.task not in rows:
                 self.observed.add(item.slot)
+                self.refused.add(item.slot)
                 self.pending.pop(item.slot, None)
 
     def state_dict(self) -> dict[str, Any]:

@@ -41,9 +41,9 @@ def make_task(kind: str, options: Mapping[str, Any], sandbox: SandboxPool | None
     if isinstance(found, type) and hasattr(found, "from_config"):
         found = found.from_config(options, sandbox)
     elif options:
-        raise ConfigError(f"task {kind!r} is ready-made and takes no options; it was given some")
+        raise ConfigError(f"{kind!r} is ready-made and takes no options; it was given some")
     if not isinstance(found, Task):
-        raise ConfigError(f"task {kind!r} is {type(found).__name__}, which isn't a Task")
+        raise ConfigError(f"{kind!r} is {type(found).__name__}, which isn't a Task")
     return found
 
 
@@ -55,9 +55,9 @@ def _load(kind: str, target: str) -> Any:
             found = getattr(found, name)
     except ModuleNotFoundError as error:
         if error.name is not None and module.startswith(error.name):
-            raise ConfigError(f"task {kind!r}: there is no module {error.name!r}") from None
+            raise ConfigError(f"{kind!r}: there is no module {error.name!r}") from None
         hint = "install astor-rl[tasks]" if kind in KINDS else "it isn't installed"
-        raise DependencyError(f"task {kind!r} needs {error.name!r}: {hint}") from None
+        raise DependencyError(f"{kind!r} needs {error.name!r}: {hint}") from None
     except AttributeError:
-        raise ConfigError(f"task {kind!r}: {module!r} has no {attribute!r}") from None
+        raise ConfigError(f"{kind!r}: {module!r} has no {attribute!r}") from None
     return found
