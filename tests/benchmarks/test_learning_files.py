@@ -63,6 +63,14 @@ def test_the_mixed_up_tasks_are_the_only_difference() -> None:
     assert _looked_at().isdisjoint(_comparison("compare-mixed.toml").seeds)
 
 
+def test_the_learning_rate_is_the_only_difference() -> None:
+    judged, rate = _comparison("compare.toml"), _comparison("compare-rate.toml")
+    assert (rate.base, rate.max_tokens) == (judged.base, judged.max_tokens)
+    assert (judged.set, rate.set) == ({}, {"learning_rate": 2e-3})
+    assert rate.arms == [arm for arm in judged.arms if arm.name in {"astor", "joint"}]
+    assert _looked_at().isdisjoint(rate.seeds)
+
+
 def _looked_at() -> set[int]:
     return {seed for name in ("compare.toml", "tune.toml") for seed in _comparison(name).seeds}
 
