@@ -43,6 +43,20 @@ def result(unit: Unit) -> dict[str, Any]:
     return found
 
 
+def test_units_at_once_see_gpus_of_their_own(plan: Plan):
+    """Two places: while both are taken, their units see different ones."""
+    units = list(plan(arms=[ASTOR, SHARE, MERGE]).values())
+    console = PlainConsole(io.StringIO(), progress_every_s=0.0)
+    workshop = Workshop(unit_work.tell_gpus, gpus=[("4", "5"), ("6", "7")])
+    Runner(units, workshop=workshop, jobs=2, console=console).run()
+    spans = [result(unit) for unit in units]
+    assert {span["gpus"] for span in spans} == {"4,5", "6,7"}
+    for one in spans:
+        for other in spans:
+            at_once = one["began"] < other["at"] and other["began"] < one["at"]
+            assert one is other or not at_once or one["gpus"] != other["gpus"]
+
+
 def test_all_are_made_once_and_after_what_they_need(plan: Plan):
     units = plan(arms=[ASTOR, SHARE, MERGE])
     outcome, said = make(units.values(), unit_work.finish)

@@ -12,6 +12,7 @@ from pathlib import Path
 import typer
 
 from astor_rl.cli.errors import FAILED, INTERRUPTED, one_line_errors
+from astor_rl.compare import gpus
 from astor_rl.compare.analysis import Analysis, analyse
 from astor_rl.compare.document import Status, document
 from astor_rl.compare.records import check_unchanged, evaluation_file, is_finished
@@ -97,12 +98,17 @@ def run_units(units: Sequence[Unit], comparison: CompareConfig, *, console: Cons
 
     Raises:
         StateError: another process compares here.
+        DependencyError: the machine's GPUs can't be counted.
     """
     folder = Path(comparison.output_dir)
     lock = FolderLock(folder / "compare.lock")
+    jobs = comparison.jobs
     try:
-        workshop = Workshop(make_unit, preload=_PRELOAD)
-        return Runner(units, workshop=workshop, jobs=comparison.jobs, console=console).run()
+        devices = gpus.visible() if jobs > 1 else []
+        if said := gpus.remark(devices, jobs):
+            console.note(said)
+        workshop = Workshop(make_unit, preload=_PRELOAD, gpus=gpus.divide(devices, jobs))
+        return Runner(units, workshop=workshop, jobs=jobs, console=console).run()
     finally:
         lock.release()
 

@@ -107,7 +107,9 @@ class Runner:
                 return
             records.begin(unit)
             self._tails[unit.name] = Tail(unit.folder / "metrics.jsonl")
-            worker = self._workshop.start(unit)
+            taken = {worker.place for worker in self._workers}
+            place = next(place for place in range(self._jobs) if place not in taken)
+            worker = self._workshop.start(unit, place)
             self._workers.append(worker)
             ask([worker], self._level)  # it was not among them if that came while it started
 

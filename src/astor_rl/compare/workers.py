@@ -19,6 +19,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
+from astor_rl.compare.gpus import VARIABLE
 from astor_rl.compare.units import Unit
 from astor_rl.engines.local.interrupts import ASKS, INSIST, obey_parent
 from astor_rl.engines.local.launch import end_with_parent
@@ -33,10 +34,12 @@ class Worker:
 
     Attributes:
         unit: what it makes.
+        place: which of the places for runs at once it takes.
     """
 
-    def __init__(self, unit: Unit, process: ForkServerProcess) -> None:
+    def __init__(self, unit: Unit, process: ForkServerProcess, place: int) -> None:
         self.unit = unit
+        self.place = place
         self._process = process
         self._begun = time.monotonic()
 
@@ -88,20 +91,29 @@ class Workshop:
     Args:
         work: makes a unit.
         preload: modules to load once, before the first.
+        gpus: for each place the GPUs that its units see; empty: those that this process sees.
     """
 
-    def __init__(self, work: Work, *, preload: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        work: Work,
+        *,
+        preload: Sequence[str] = (),
+        gpus: Sequence[Sequence[str]] = (),
+    ) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
         self._work = work
+        self._gpus = gpus
 
-    def start(self, unit: Unit) -> Worker:
+    def start(self, unit: Unit, place: int) -> Worker:
         """Begin to make a unit."""
         unit.log.parent.mkdir(parents=True, exist_ok=True)
         _start_server()
-        process = self._context.Process(target=_entry, args=(self._work, unit, unit.log))
+        seen = self._gpus[place] if self._gpus else ()
+        process = self._context.Process(target=_entry, args=(self._work, unit, unit.log, seen))
         process.start()
-        return Worker(unit, process)
+        return Worker(unit, process, place)
 
 
 def _start_server() -> None:
@@ -133,11 +145,13 @@ def ask(workers: Sequence[Worker], level: int) -> None:
         worker.send(number)
 
 
-def _entry(work: Work, unit: Unit, log: Path) -> None:
+def _entry(work: Work, unit: Unit, log: Path, gpus: Sequence[str]) -> None:
     threading.Thread(target=end_with_parent, name="end with parent", daemon=True).start()
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    if gpus:  # torch is loaded, but nobody has asked the driver yet
+        os.environ[VARIABLE] = ",".join(gpus)
     try:
         obey_parent()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ASKS, INSIST))
