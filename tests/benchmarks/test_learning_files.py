@@ -67,7 +67,8 @@ def test_the_learning_rate_is_the_only_difference() -> None:
     judged, rate = _comparison("compare.toml"), _comparison("compare-rate.toml")
     assert (rate.base, rate.max_tokens) == (judged.base, judged.max_tokens)
     assert (judged.set, rate.set) == ({}, {"learning_rate": 2e-3})
-    assert rate.arms == [arm for arm in judged.arms if arm.name in {"astor", "joint"}]
+    assert rate.arms[:2] == [arm for arm in judged.arms if arm.name in {"astor", "joint"}]
+    assert [arm.set for arm in rate.arms[2:]] == [{"potential.scale": "task_rms"}]
     assert _looked_at().isdisjoint(rate.seeds)
 
 
@@ -82,7 +83,8 @@ def test_the_second_round_has_fresh_seeds_and_differs_by_what_trials_chose() -> 
         assert _looked_at().isdisjoint(second.seeds)
         assert (second.base, second.max_tokens) == (before.base, before.max_tokens)
         arms = {arm.name: arm for arm in before.arms}
-        for arm in second.arms:
+        assert second.arms[-1].set == trials["task-rms"]
+        for arm in second.arms[:-1]:
             chosen = trials["task-rms-cost-aware"] if arm.name == "astor" else {}
             assert arm == arms[arm.name].model_copy(update={"set": chosen or arm.set})
 
