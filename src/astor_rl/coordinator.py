@@ -233,7 +233,8 @@ class Coordinator:
     def accepted(self, plan_id: int) -> tuple[int, ...]:
         """Slots of a plan in flight whose groups enter the update.
 
-        All, unless `schedule.method` is one that filters groups. Ask when all were reported.
+        All, unless `schedule.method` is one that filters groups, or a task is gone since (see
+        `load_state_dict`). Ask when all were reported.
 
         Raises:
             PlanError: the plan is not in flight.
@@ -241,7 +242,7 @@ class Coordinator:
         return self._flight(plan_id).accepted()
 
     def shortfall(self, plan_ids: Sequence[int]) -> dict[str, int]:
-        """Prompts that a step still lacks because groups were refused: the next plan's `need`.
+        """Prompts that a step still lacks because groups aren't accepted: the next plan's `need`.
 
         Args:
             plan_ids: the step's plan, then its refills so far.
@@ -396,7 +397,8 @@ class Coordinator:
         self._take_in(flight)
         for item, row in zip(flight.plan.items, flight.rows, strict=True):
             if row >= 0:
-                self._scheduler.book(item.task).release(row)
+                used = item.slot in flight.observed
+                self._scheduler.book(item.task).release(row, used=used)
         del self._flights[flight.plan.id]
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,17 +59,30 @@ def test_options_of_a_later_version_at_their_defaults_change_nothing(plan: Plan)
         records.check_unchanged(list(plan(set={"eval.before_warmup": False}).values()))
 
 
-def test_records_from_before_epochs_were_of_even_chances(plan: Plan):
+PLAIN = {"name": "plain", "set": {"schedule.prompt_scheduling": False}}
+JOINT = {"name": "joint", "set": {"schedule.method": "uniform"}}
+GRESO = {"name": "greso", "set": {"schedule.method": "greso"}}
+
+
+@pytest.mark.parametrize("arm", [JOINT, PLAIN])
+def test_records_from_before_epochs_were_of_even_chances(plan: Plan, arm: dict[str, Any]):
     """The default isn't what was done before, so the default is another run."""
     chances = {"schedule.epochs": False}
-    begin_all(plan(set=chances))
-    for unit in plan().values():
+    arms = [{"name": "astor"}, arm]
+    begin_all(plan(arms=arms, set=chances))
+    for unit in plan(arms=arms).values():
         record = json.loads(unit.record.read_text())
         record["made_from"].get("schedule", {}).pop("epochs", None)
         unit.record.write_text(json.dumps(record))
-    records.check_unchanged(list(plan(set=chances).values()))
-    with pytest.raises(StateError, match=r"schedule\.epochs: 'absent' -> True"):
-        records.check_unchanged(list(plan().values()))
+    records.check_unchanged(list(plan(arms=arms, set=chances).values()))
+    with pytest.raises(StateError, match=rf"{arm['name']}/.*schedule\.epochs: 'absent' -> True"):
+        records.check_unchanged(list(plan(arms=arms).values()))
+
+
+def test_epochs_are_nothing_to_arms_that_choose_prompts(plan: Plan):
+    arms = [{"name": "astor"}, GRESO]
+    begin_all(plan(arms=arms, set={"schedule.epochs": False}))
+    records.check_unchanged(list(plan(arms=arms).values()))
 
 
 def test_so_it_is_with_what_was_merged(plan: Plan):

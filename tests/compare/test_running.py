@@ -16,6 +16,7 @@ import pytest
 import unit_work
 
 from astor_rl.compare import records
+from astor_rl.compare.gpus import Place
 from astor_rl.compare.running import Outcome, Runner
 from astor_rl.compare.units import AFTER, Unit
 from astor_rl.compare.workers import Work, Workshop
@@ -47,7 +48,9 @@ def test_units_at_once_see_gpus_of_their_own(plan: Plan):
     """Two places: while both are taken, their units see different ones."""
     units = list(plan(arms=[ASTOR, SHARE, MERGE]).values())
     console = PlainConsole(io.StringIO(), progress_every_s=0.0)
-    workshop = Workshop(unit_work.tell_gpus, gpus=[("4", "5"), ("6", "7")])
+    workshop = Workshop(
+        unit_work.tell_gpus, places=[Place("CUDA_VISIBLE_DEVICES", gpus) for gpus in ("4,5", "6,7")]
+    )
     Runner(units, workshop=workshop, jobs=2, console=console).run()
     spans = [result(unit) for unit in units]
     assert {span["gpus"] for span in spans} == {"4,5", "6,7"}

@@ -353,63 +353,6 @@ def test_bad_options_are_named(name: str, value: float) -> None:
         PromptOptions(**{name: value})
 
 
-def epoch(prompts: PromptBook, rng: np.random.Generator, count: int, **more: bool) -> Draw:
-    """Draw by epochs, and release."""
-    draw = prompts.draw(count, revision=0, rng=rng, rule="epochs", **more)
-    for row in draw.rows:
-        prompts.release(row)
-    return draw
-
-
-def test_epochs_take_every_prompt_once_before_any_twice() -> None:
-    """Ten prompts in threes: the fourth draw takes what is left and begins the next epoch."""
-    rng, prompts, counts = np.random.default_rng(0), book(10), Counter[str]()
-    for step in range(1, 41):
-        draw = epoch(prompts, rng, 3)
-        assert len(set(draw.keys)) == 3
-        counts.update(draw.keys)
-        assert max(counts.values()) - min(counts[key] for key in keys(10)) <= 1
-        assert prompts.seen == min(10, 3 * step)
-    assert set(counts.values()) == {12}
-
-
-def test_epochs_say_what_chance_a_prompt_had() -> None:
-    rng, prompts = np.random.default_rng(0), book(10)
-    assert epoch(prompts, rng, 8).propensities == (0.8,) * 8
-    # Two prompts that nobody drew, and four of the eight that were drawn once.
-    assert sorted(epoch(prompts, rng, 6).propensities) == [0.5] * 4 + [1.0] * 2
-    assert epoch(prompts, rng, 6).propensities == (1.0,) * 6
-
-
-def test_epochs_skip_what_other_plans_hold_and_come_back_to_it() -> None:
-    rng, prompts = np.random.default_rng(0), book(6)
-    held = prompts.draw(2, revision=0, rng=rng, rule="epochs")
-    assert set(epoch(prompts, rng, 4).keys) == set(keys(6)) - set(held.keys)
-    assert not set(epoch(prompts, rng, 3).keys) & set(held.keys)
-    for row in held.rows:
-        prompts.release(row)
-    # All were drawn once but three, which were drawn twice.
-    assert set(held.keys) < set(epoch(prompts, rng, 3).keys)
-
-
-def test_epochs_go_on_after_a_load_and_repeat_where_they_may() -> None:
-    rng, prompts, other = np.random.default_rng(0), book(7), book(7)
-    first = epoch(prompts, rng, 5)
-    other.load_state_dict(prompts.state_dict())
-    assert set(keys(7)) - set(first.keys) < set(epoch(other, np.random.default_rng(3), 3).keys)
-    repeated = epoch(prompts, rng, 16, allow_repeats=True)
-    assert set(Counter(first.keys + repeated.keys).values()) == {3}
-
-
-def test_prompts_of_an_epoch_are_equally_likely() -> None:
-    rng, counts = np.random.default_rng(4), Counter[str]()
-    for _ in range(5000):
-        prompts = book(5)
-        epoch(prompts, rng, 3)
-        counts.update(epoch(prompts, rng, 3).keys)
-    assert all(abs(count - 3000) < 4 * math.sqrt(5000 * 0.24) for count in counts.values())
-
-
 def valued(value: Literal["variance", "nonzero"]) -> PromptBook:
     """Four prompts of which one group each was seen; eta = 0, so that u = V."""
     prompts = PromptBook("t", keys(4), PromptOptions(value=value, eta=0.0))

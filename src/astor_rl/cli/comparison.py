@@ -104,10 +104,11 @@ def run_units(units: Sequence[Unit], comparison: CompareConfig, *, console: Cons
     lock = FolderLock(folder / "compare.lock")
     jobs = comparison.jobs
     try:
-        devices = gpus.visible() if jobs > 1 else []
+        several = jobs > 1 and not all(is_finished(unit) for unit in units)
+        devices = gpus.visible() if several else gpus.Gpus()
         if said := gpus.remark(devices, jobs):
             console.note(said)
-        workshop = Workshop(make_unit, preload=_PRELOAD, gpus=gpus.divide(devices, jobs))
+        workshop = Workshop(make_unit, preload=_PRELOAD, places=gpus.divide(devices, jobs))
         return Runner(units, workshop=workshop, jobs=jobs, console=console).run()
     finally:
         lock.release()

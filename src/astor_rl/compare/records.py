@@ -22,6 +22,7 @@ from astor_rl.errors import DataError, StateError
 from astor_rl.report.atomic import write_json
 from astor_rl.report.run_folder import differences, flatten
 from astor_rl.schedule.baselines.options import reads
+from astor_rl.schedule.baselines.registry import PICKING
 
 _BEFORE = {"schedule.epochs": False}
 """What runs did before there was the option, where it isn't the default."""
@@ -58,16 +59,29 @@ def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def _read_ones(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the options of published schedulers that the run doesn't train with."""
+    """Without the options of schedulers that the run doesn't train with."""
 
     def is_read(key: str) -> bool:
-        before, found, option = f".{key}".rpartition(".baseline.")
-        if not found or not option.isidentifier():
+        before, section, option = _parted(key)
+        if not section:
             return True
-        method = flat.get(f"{before}.schedule.method".removeprefix("."), "")
-        return reads(method, option)
+        schedule = f"{before}.schedule.".removeprefix(".")
+        method = flat.get(f"{schedule}method", "")
+        if section == "baseline":
+            return reads(method, option)
+        by_utility = method == "astor" and flat.get(f"{schedule}prompt_scheduling", False)
+        return option != "epochs" or not (by_utility or method in PICKING)
 
     return {key: value for key, value in flat.items() if is_read(key)}
+
+
+def _parted(key: str) -> tuple[str, str, str]:
+    """What comes before a scheduler's section, the section and the option; else all empty."""
+    for section in ("baseline", "schedule"):
+        before, found, option = f".{key}".rpartition(f".{section}.")
+        if found and option.isidentifier():
+            return before, section, option
+    return "", "", ""
 
 
 def _is_as_before(key: str, value: Any) -> bool:

@@ -19,7 +19,7 @@ from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from astor_rl.compare.gpus import VARIABLE
+from astor_rl.compare.gpus import Place, see
 from astor_rl.compare.units import Unit
 from astor_rl.engines.local.interrupts import ASKS, INSIST, obey_parent
 from astor_rl.engines.local.launch import end_with_parent
@@ -91,7 +91,7 @@ class Workshop:
     Args:
         work: makes a unit.
         preload: modules to load once, before the first.
-        gpus: for each place the GPUs that its units see; empty: those that this process sees.
+        places: for each place for runs at once what its units see of the GPUs; empty: all.
     """
 
     def __init__(
@@ -99,18 +99,18 @@ class Workshop:
         work: Work,
         *,
         preload: Sequence[str] = (),
-        gpus: Sequence[Sequence[str]] = (),
+        places: Sequence[Place] = (),
     ) -> None:
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(list(preload))
         self._work = work
-        self._gpus = gpus
+        self._places = places
 
     def start(self, unit: Unit, place: int) -> Worker:
         """Begin to make a unit."""
         unit.log.parent.mkdir(parents=True, exist_ok=True)
         _start_server()
-        seen = self._gpus[place] if self._gpus else ()
+        seen = self._places[place] if self._places else Place()
         process = self._context.Process(target=_entry, args=(self._work, unit, unit.log, seen))
         process.start()
         return Worker(unit, process, place)
@@ -145,13 +145,12 @@ def ask(workers: Sequence[Worker], level: int) -> None:
         worker.send(number)
 
 
-def _entry(work: Work, unit: Unit, log: Path, gpus: Sequence[str]) -> None:
+def _entry(work: Work, unit: Unit, log: Path, place: Place) -> None:
     threading.Thread(target=end_with_parent, name="end with parent", daemon=True).start()
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    if gpus:  # torch is loaded, but nobody has asked the driver yet
-        os.environ[VARIABLE] = ",".join(gpus)
+    see(place)  # torch is loaded, but nobody has asked the driver yet
     try:
         obey_parent()
         signal.pthread_sigmask(signal.SIG_UNBLOCK, (*ASKS, INSIST))

@@ -40,6 +40,7 @@ _FIXED = (
     "model",
     "seed",
     "schedule.method",
+    "prompts.value",
     "lora.enabled",
     "lora.r",
     "lora.lora_alpha",

@@ -16,9 +16,9 @@ class PromptOptions:
         value: what a visit's v is. `variance` (the paper's) is the outcome variance in units of
             0.25. `nonzero` is 1 for a group with any variance and 0 for one without: where
             advantages are divided by the group's deviation, every group with variance moves the
-            policy alike. V is then the chance that a group teaches anything; prompts are left out
-            for teaching nothing and not preferred for being near a success rate of one half, and a
-            graded task, whose outcomes always differ a little, is drawn evenly.
+            policy alike. V is then the chance that a group teaches anything: for outcomes of 0 and
+            1 it is 1 - p^G - (1 - p)^G, far flatter around one half than p (1 - p), and it is about
+            the same for all prompts of a graded task, whose outcomes always differ a little.
         tau: temperature tau_p of the draw, in units of log utility.
         eta: weight of recent progress.
         fast_half_life, slow_half_life: of the two outcome averages, visits.

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from astor_rl.checks import check_keys, check_prompt_key
 from astor_rl.errors import PlanError, StateError
-from astor_rl.schedule.epochs import next_of_epoch
+from astor_rl.schedule.epochs import draw_evenly
 from astor_rl.schedule.prompt_options import PromptOptions
 from astor_rl.schedule.race import first_arrivals
 from astor_rl.schedule.unseen import Unseen
@@ -37,7 +37,7 @@ IntArray = NDArray[np.int64]
 _COLUMNS = {
     "index": np.int64,  # place in the task's keys
     "flights": np.int64,  # plans in flight that hold it
-    "draws": np.int64,  # plans that ever held it
+    "epoch": np.int64,  # the last one it was drawn in, whatever the rule
     "visits": np.int64,  # groups with a valid rollout
     "weight": np.float64,  # sum of w, as of the book's base revision
     "variance": np.float64,  # sum of w v, likewise (`PromptOptions.value` says what v is)
@@ -87,6 +87,7 @@ class PromptBook:
         self._columns = {name: np.zeros(0, dtype=kind) for name, kind in _COLUMNS.items()}
         self._rows = 0
         self._busy = 0
+        self._epoch = 0
         self._unseen = Unseen(len(keys))
         self._base_revision = 0
         self._first_weight = 0.0
@@ -148,6 +149,7 @@ class PromptBook:
                 else:
                     by_utility = rule == "utility"
                     some, chance = self._draw_distinct(size, revision, rng, by_utility, only_free)
+                    self._column("epoch")[some] = self._epoch
                 self._hold(some)
                 rows.extend(some.tolist())
                 chances.extend(chance.tolist())
@@ -179,6 +181,7 @@ class PromptBook:
             known |= zip(new.tolist(), self._append(new).tolist(), strict=True)
             self._unseen = Unseen.without(self.size, self._column("index").tolist())
         rows = np.array([known[index] for index in indices.tolist()], dtype=np.int64)
+        self._column("epoch")[rows] = self._epoch
         self._hold(rows)
         keys = tuple(self._key(index) for index in indices.tolist())
         return Draw(tuple(rows.tolist()), keys, (1.0,) * len(keys))
@@ -224,19 +227,29 @@ class PromptBook:
     def _draw_epoch(
         self, count: int, rng: np.random.Generator, only_free: bool
     ) -> tuple[IntArray, FloatArray]:
-        """`count` different prompts, those that were drawn least often first."""
-        rows = np.flatnonzero(self._column("flights") == 0) if only_free else np.arange(self._rows)
-        seen, new, chances = next_of_epoch(
-            self._column("draws")[rows], self._unseen.left, count, rng
-        )
-        return np.concatenate([rows[seen], self._append(self._unseen.draw(new, rng))]), chances
+        """`count` different prompts: of what the epoch has left, then of the next epoch."""
+        may = np.ones(self._rows, dtype=np.bool_)
+        if only_free:
+            may = self._column("flights") == 0
+        rest = np.flatnonzero(may & (self._column("epoch") < self._epoch))
+        seen, new, chance = draw_evenly(rest, self._unseen.left, count, rng)
+        may[seen] = False
+        rows = np.concatenate([seen, self._append(self._unseen.draw(new, rng))])
+        self._column("epoch")[rows] = self._epoch
+        chances = np.full(len(rows), chance)
+        if missing := count - len(rows):
+            self._epoch += 1
+            more, _, chance = draw_evenly(np.flatnonzero(may), 0, missing, rng)
+            self._column("epoch")[more] = self._epoch
+            rows = np.concatenate([rows, more])
+            chances = np.concatenate([chances, np.full(len(more), chance)])
+        return rows, chances
 
     def _hold(self, rows: IntArray) -> None:
         """A plan holds these prompts, all different."""
         flights = self._column("flights")
         self._busy += int((flights[rows] == 0).sum())
         flights[rows] += 1
-        self._column("draws")[rows] += 1
 
     def _best_seen(
         self, utility: FloatArray, count: int, rng: np.random.Generator
@@ -351,11 +364,13 @@ class PromptBook:
         """The weight of evidence from `revision` relative to the base revision's."""
         return math.exp2((revision - self._base_revision) / self._options.evidence_half_life)
 
-    def release(self, row: int) -> None:
-        """A plan in flight lets go of a prompt."""
+    def release(self, row: int, *, used: bool = True) -> None:
+        """A plan in flight lets go of a prompt, which the epoch still has if it wasn't used."""
         flights = self._columns["flights"]
         flights[row] -= 1
         self._busy -= int(flights[row] == 0)
+        if not used:
+            self._columns["epoch"][row] = self._epoch - 1
 
     def _column(self, name: str) -> NDArray[Any]:
         """The rows in use of a column, as a view."""
@@ -393,6 +408,7 @@ class PromptBook:
             "keys": np.array(keys, dtype=np.bytes_),
             "columns": {name: self._column(name).copy() for name in _COLUMNS},
             "unseen": self._unseen.state_dict(),
+            "epoch": self._epoch,
             "base_revision": self._base_revision,
             "first_weight": self._first_weight,
             "first_variance": self._first_variance,
@@ -415,7 +431,10 @@ class PromptBook:
                 `error`.
         """
         what = f"prompts of {self._task}"
-        plain = ["base_revision", "first_weight", "first_variance"]
+        plain = ["epoch", "base_revision", "first_weight", "first_variance"]
+        if "epoch" not in state:  # from before there were epochs: all that was drawn was in one
+            first = {"epoch": np.zeros(len(state["keys"]))}
+            state = {**state, "epoch": 0, "columns": {**state["columns"], **first}}
         check_keys(what, state, ["size", "keys", "columns", "unseen", *plain])
         check_keys(what, state["columns"], _COLUMNS)
         keys = [key.decode() for key in np.asarray(state["keys"]).tolist()]
@@ -438,6 +457,7 @@ class PromptBook:
         self._columns, self._rows = columns, len(columns["index"])
         self._busy = int((columns["flights"] > 0).sum())
         self._unseen = unseen
+        self._epoch = int(state["epoch"])
         self._base_revision = int(state["base_revision"])
         self._first_weight = float(state["first_weight"])
         self._first_variance = float(state["first_variance"])

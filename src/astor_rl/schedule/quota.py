@@ -34,7 +34,8 @@ class ScheduleOptions:
 
     Attributes:
         method: `astor`, or the published scheduler that stands in its place (docs/baselines.md);
-            of the other options here it reads `epochs` and `allow_repeats` alone.
+            of the other options here it reads `allow_repeats` alone, and `epochs` unless it chooses
+            prompts itself.
         task_scheduling: give tasks quotas by utility; else the base mixture.
         prompt_scheduling: draw prompts by utility; else evenly.
         epochs: where prompts are drawn evenly, every prompt of a task comes once before any comes

@@ -78,7 +78,7 @@ class Arm(ABC):
     """
 
     picks: ClassVar[bool] = False
-    """It chooses the prompts itself (`pick`); else they are drawn uniformly."""
+    """It chooses the prompts itself (`pick`); else they are drawn evenly (`schedule.epochs`)."""
     filters: ClassVar[bool] = False
     """It refuses groups (`keeps`), and asks for others in their place."""
     pooled: ClassVar[bool] = False

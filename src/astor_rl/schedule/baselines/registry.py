@@ -42,6 +42,9 @@ ARMS: dict[str, type[Arm]] = {
     "vcrl": Vcrl,
 }
 
+PICKING = frozenset(name for name, arm in ARMS.items() if arm.picks)
+"""Methods that choose prompts by a rule of their own: `schedule.epochs` is nothing to them."""
+
 FILTERING = frozenset(name for name, arm in ARMS.items() if arm.filters)
 """Methods that refuse groups within a step and ask for others."""
 
