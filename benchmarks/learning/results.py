@@ -24,7 +24,10 @@ COMPARISONS: Final = {"A": "compare.toml", "B": "compare-b.toml"}
 MORE: Final = {
     "A, second round": "second.toml",
     "B, second round": "second-b.toml",
+    "A, third round": "third.toml",
+    "B, third round": "third-b.toml",
     "A, with data that teaches nothing": "compare-mixed.toml",
+    "A, at twice the learning rate": "compare-rate.toml",
 }
 """What `make bench-learning` leaves out; `astor compare FILE` runs them."""
 _HERE: Final = Path(__file__).parent

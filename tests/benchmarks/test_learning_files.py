@@ -83,10 +83,23 @@ def test_the_second_round_has_fresh_seeds_and_differs_by_what_trials_chose() -> 
         assert _looked_at().isdisjoint(second.seeds)
         assert (second.base, second.max_tokens) == (before.base, before.max_tokens)
         arms = {arm.name: arm for arm in before.arms}
-        assert second.arms[-1].set == trials["task-rms"]
-        for arm in second.arms[:-1]:
+        for arm in second.arms:
             chosen = trials["task-rms-cost-aware"] if arm.name == "astor" else {}
             assert arm == arms[arm.name].model_copy(update={"set": chosen or arm.set})
+
+
+def test_the_third_round_differs_by_one_option_and_has_all_paired_arms() -> None:
+    third, third_b = _comparison("third.toml"), _comparison("third-b.toml")
+    assert third.arms == third_b.arms
+    assert third.seeds == third_b.seeds
+    assert _looked_at().isdisjoint(third.seeds)
+    for name, rounds in (("compare.toml", third), ("compare-b.toml", third_b)):
+        first = _comparison(name)
+        assert (rounds.base, rounds.max_tokens) == (first.base, first.max_tokens)
+        arms = {arm.name: arm for arm in first.arms} | {"range": first.arms[0]}
+        for arm in rounds.arms:
+            before = arms[arm.name].set
+            assert arm.set == ({"potential.scale": "task_rms"} if arm.name == "astor" else before)
 
 
 @pytest.mark.parametrize("name", ["compare.toml", "compare-b.toml"])
