@@ -51,7 +51,7 @@ def test_defaults_are_those_of_the_method(minimal: Path) -> None:
     core = config.coordinator_options()
     assert (config.format_weight, config.std_floor, config.beta) == (0.1, 0.05, 0.001)
     assert (config.num_generations, config.prompts_per_step, config.importance_cap) == (8, 16, 2.0)
-    assert (core.potential.half_life, core.potential.scale) == (8.0, "range")
+    assert (core.potential.half_life, core.potential.scale) == (8.0, "task_rms")
     assert (core.synergy.every, core.synergy.half_life, core.synergy.sketch_dim) == (8, 8.0, 2**16)
     assert (core.utility.form, core.utility.synergy_weight) == ("additive", 0.5)
     assert (core.schedule.tau, core.schedule.mix, core.schedule.warmup_steps) == (0.25, 0.2, 10)

@@ -280,7 +280,7 @@ def test_equal_tasks_get_the_base_mixture_and_base_betas_for_ever() -> None:
 
 
 def test_learnable_tasks_get_more_and_are_held_less() -> None:
-    each = coordinator()
+    each = coordinator(potential=PotentialOptions(scale="range"))
     receipt = run(each, 30)[-1].receipt
     assert receipt.phase == "scheduled"
     tasks = receipt.tasks

@@ -206,7 +206,8 @@ def test_every_switch_in_the_docs_is_ablated() -> None:
 
 
 def test_ablations_are_judged_as_the_arms_are() -> None:
-    arms, ablations = (_comparison(name) for name in ("compare.toml", "ablations.toml"))
+    arms, ablations = (_comparison(name) for name in ("third.toml", "ablations.toml"))
+    assert ablations.set == arms.arms[0].set
     assert (ablations.base, ablations.max_tokens) == (arms.base, arms.max_tokens)
     assert set(ablations.seeds) <= set(arms.seeds)
     assert ablations.output_dir != arms.output_dir

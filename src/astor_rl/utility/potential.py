@@ -28,9 +28,10 @@ class PotentialOptions:
 
     Attributes:
         half_life: age at which a group's evidence weighs half, policy revisions.
-        scale: `range` divides the variance by 0.25. `task_rms` divides it by the task's total
-            outcome variance, frozen at the end of warm-up, floored, and only ever raised
-            afterwards: a running divisor would cancel saturation.
+        scale: `task_rms` divides the variance by the task's total outcome variance, frozen at the
+            end of warm-up, floored, and only ever raised afterwards: a running divisor would
+            cancel saturation. `range` divides it by 0.25, so that a task whose reward has a small
+            range has a small potential whatever it has to learn.
         prior_groups: how many groups' worth of belief the prior spread below carries, so that
             a run of all-equal groups never means certainty.
         prior_sd: prior standard deviation of a group's variance around the task's mean, in
@@ -41,7 +42,7 @@ class PotentialOptions:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     half_life: float = 8.0
-    scale: Literal["range", "task_rms"] = "range"
+    scale: Literal["range", "task_rms"] = "task_rms"
     prior_groups: float = 2.0
     prior_sd: float = 0.35
     rms_floor: float = 0.1
