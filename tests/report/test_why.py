@@ -59,8 +59,8 @@ def test_the_parts_add_up(run: Path, task: str, step: int | None) -> None:
 
 def test_the_reasons_follow_the_signs(run: Path) -> None:
     told = {task: "\n".join(why(run, task=task)) for task in ("open", "solved", "short")}
-    assert re.search(r"\+ potential .*vary more", told["open"])
-    assert re.search(r"- potential .*vary less", told["solved"])
+    assert re.search(r"\+ potential .*less settled", told["open"])
+    assert re.search(r"- potential .*more settled", told["solved"])
     assert "held more loosely" in told["open"] + told["short"]
     assert "held more tightly" in told["solved"]
     assert re.search(r"- availability .*short of prompts", told["short"])

@@ -20,8 +20,8 @@ _UTILITY_PARTS = frozenset({"potential", "synergy", "floor"})
 _REASONS = {
     "method": ("the rule of `schedule.method` gives it more", "it gives the task less"),
     "potential": (
-        "its outcomes vary more than the other tasks': there is more to learn",
-        "its outcomes vary less than the other tasks'",
+        "its outcomes are less settled than the other tasks': there is more to learn",
+        "its outcomes are more settled than the other tasks'",
     ),
     "synergy": ("its gradient agrees with the others'", "it agrees less than the others do"),
     "cost": ("its prompts take fewer tokens", "its prompts take more tokens"),
