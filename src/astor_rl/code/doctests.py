@@ -7,6 +7,8 @@ import doctest
 import re
 from dataclasses import dataclass
 
+from astor_rl.syntax import parse
+
 _PARSER = doctest.DocTestParser()
 _EXAMPLES = re.compile(r"^\s*>>>", re.MULTILINE)
 
@@ -47,7 +49,7 @@ def doctest_calls(docstring: str, name: str) -> list[CallArguments]:
     found: dict[CallArguments, None] = {}
     for example in examples:
         try:
-            tree = ast.parse(example.source)
+            tree = parse(example.source)
         except (SyntaxError, ValueError):
             continue
         for node in ast.walk(tree):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from astor_rl.code._edits import OPERATORS, Edit, SourceText, edits
 from astor_rl.errors import ConfigError, DataError
+from astor_rl.syntax import parse
 
 __all__ = ["OPERATORS", "Mutant", "mutate"]
 
@@ -74,7 +75,7 @@ def mutate(
         raise ConfigError(f"unknown operator {unknown[0]!r}; known: {', '.join(OPERATORS)}")
     text = SourceText(source)
     try:
-        tree = ast.parse(text.source)
+        tree = parse(text.source)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise DataError(f"source to mutate does not parse: {error}") from error
     roots = list(tree.body) if entry_point is None else _reachable(tree, entry_point)
@@ -96,7 +97,7 @@ def mutate(
 
 def _shape(code: str) -> str | None:
     try:
-        return ast.dump(ast.parse(code))
+        return ast.dump(parse(code))
     except (SyntaxError, ValueError):
         return None
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from typing import TypeVar, cast
 
+from astor_rl.syntax import parse
+
 _PLAIN = frozenset(
     {"int", "float", "str", "bool", "bytes", "list", "dict", "tuple", "set", "object", "None"}
 )
@@ -17,7 +19,7 @@ _Node = TypeVar("_Node", bound=ast.AST)
 def parse_source(source: str) -> ast.Module | None:
     """The tree of a source, or None when it isn't Python (of this version) or is too deep."""
     try:
-        return ast.parse(source)
+        return parse(source)
     except (SyntaxError, ValueError, MemoryError, RecursionError):
         return None
 

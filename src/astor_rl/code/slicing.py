@@ -21,6 +21,7 @@ from astor_rl.code.normalize import (
     strip_annotations,
     strip_docstrings,
 )
+from astor_rl.syntax import parse
 
 _PURE_MODULES_WORDS = """
 abc array base64 binascii bisect calendar cmath collections collections.abc colorsys copy
@@ -97,7 +98,7 @@ class FunctionSlice:
     @property
     def node(self) -> ast.FunctionDef:
         """The syntax tree of `function`, fresh on every call."""
-        node = ast.parse(self.function).body[0]
+        node = parse(self.function).body[0]
         assert isinstance(node, ast.FunctionDef)  # `function` was unparsed from one
         return node
 

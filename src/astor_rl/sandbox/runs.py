@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Final
 
@@ -23,6 +22,7 @@ from astor_rl.sandbox.api import (
 )
 from astor_rl.sandbox.messages import SAID, SAID_OF_OTHERS, one_line, outcome_of, stuck
 from astor_rl.sandbox.worker import Profile, Run
+from astor_rl.syntax import parse
 
 Runner = Callable[[Profile, dict[str, Any], Limits], tuple[Run, str]]
 """Runs one child: (profile, JSON job, limits) -> (how it ended, tier)."""
@@ -34,7 +34,6 @@ _PROXIED: Final = ("proxied",)
 """Harnesses of zygotes that fork a second process for each job."""
 _SAID_OF_TARGET: Final[frozenset[Status]] = SAID | {"timeout"}
 _STUCK_AT_MOST: Final = 2
-_PARSE_ATTEMPTS: Final = 10
 _MOST: Final = 10**6
 """Lines or branches of one target beyond which counts are made up."""
 _ALONE_S: Final = 1.0
@@ -343,23 +342,11 @@ def expected_tests(tests: Mapping[str, str]) -> list[str]:
             continue
         prefix = f"{path}::" if len(tests) > 1 else ""
         try:
-            tree = _parsed(source)
+            tree = parse(source)
         except (SyntaxError, ValueError, MemoryError, RecursionError):
             continue
         names += [prefix + name for name in _defined_tests(tree)]
     return names
-
-
-def _parsed(source: str) -> ast.Module:
-    """`ast.parse`, in a thread among others that parse.
-
-    CPython 3.11 counts the depth of the tree that it makes in one place for all threads: a switch
-    in between can end in "AST constructor recursion depth mismatch".
-    """
-    for _ in range(_PARSE_ATTEMPTS - 1):
-        with suppress(SystemError):
-            return ast.parse(source)
-    return ast.parse(source)
 
 
 def _defined_tests(tree: ast.Module) -> list[str]:

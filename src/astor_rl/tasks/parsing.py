@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Literal, overload
 
+from astor_rl.syntax import parse
+
 MAX_CODE_CHARS = 64_000
 """Longest source that is parsed. No training answer comes near; a runaway one is refused."""
 
@@ -132,7 +134,7 @@ def parse_quietly(text: str, mode: Literal["exec", "eval"] = "exec") -> ast.AST:
     try:
         with _warnings_lock, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return ast.parse(text, mode=mode)
+            return parse(text, mode=mode)
     except (ValueError, MemoryError, RecursionError) as error:
         raise SyntaxError(str(error)) from None
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from astor_rl.sandbox.api import CallResult
+from astor_rl.syntax import parse
 from astor_rl.tasks.checks import SplitCheck, split_tests
 from astor_rl.tasks.literals import LiteralError, is_plain, parse_arguments, shown
 from astor_rl.tasks.parsing import MAX_CODE_CHARS, parse_python
@@ -134,7 +135,7 @@ def _is_plain(check: SplitCheck) -> bool:
     """`f(literals) == literal`."""
     if check.relation != "==" or len(check.calls) != 1:
         return False
-    call = ast.parse(check.calls[0], mode="eval").body
+    call = parse(check.calls[0], mode="eval").body
     if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name):
         return False
     arguments = [*map(ast.unparse, call.args)]

@@ -6,6 +6,8 @@ import ast
 from collections.abc import Collection, Iterator
 from typing import TypeGuard
 
+from astor_rl.syntax import parse
+
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _OPPOSITES = {
     "assertEqual": "assertNotEqual",
@@ -93,7 +95,7 @@ def without_import_of(source: str, module: str, names: Collection[str]) -> str:
 
     Unchanged when the module is imported in any other way.
     """
-    tree = ast.parse(source)
+    tree = parse(source)
     found = [node for node in tree.body if _imports(node, module)]
     if not all(isinstance(node, ast.ImportFrom) and _covered(node, names) for node in found):
         return source
@@ -116,7 +118,7 @@ def shortened(source: str, *, tests: int, assertions: int | None = None) -> str:
         tests: how many tests (see `count_tests`) at most, >= 1.
         assertions: how many assertions at most, >= 1; None for all.
     """
-    tree = ast.parse(source)
+    tree = parse(source)
     if assertions is None:
         if count_tests(tree) <= tests:
             return source
@@ -135,7 +137,7 @@ def without_skips(source: str) -> str:
     """
     if "pytest.skip(" not in source:
         return source
-    tree = _Unskip().visit(ast.parse(source))
+    tree = _Unskip().visit(parse(source))
     return ast.unparse(ast.fix_missing_locations(tree)) + "\n"
 
 
@@ -150,7 +152,7 @@ class _Unskip(ast.NodeTransformer):
 
 def contradicted(source: str) -> str:
     """The tests with every assertion turned into its opposite; empty if none could be turned."""
-    tree = ast.parse(source)
+    tree = parse(source)
     turned = 0
     for node in ast.walk(tree):
         if isinstance(node, ast.Assert):

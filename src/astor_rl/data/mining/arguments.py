@@ -12,6 +12,7 @@ import numpy as np
 
 from astor_rl.code.doctests import CallArguments
 from astor_rl.code.slicing import FunctionSlice, Parameter
+from astor_rl.syntax import parse
 
 POOLS: dict[str, tuple[str, ...]] = {
     "int": ("3", "2", "5", "0", "1", "10", "7", "-1", "4", "12", "100"),
@@ -159,7 +160,7 @@ def variations(
 
 
 def _parse(text: str) -> tuple[list[Any], dict[str, Any]] | None:
-    call = ast.parse(f"f({text})", mode="eval").body
+    call = parse(f"f({text})", mode="eval").body
     if not isinstance(call, ast.Call) or any(word.arg is None for word in call.keywords):
         return None
     try:

@@ -18,6 +18,7 @@ from astor_rl.data.mining.functions import Progress, Subject, seeded
 from astor_rl.data.mining.phrasings import PHRASINGS
 from astor_rl.data.rows import Row
 from astor_rl.sandbox.api import SandboxPool
+from astor_rl.syntax import parse
 
 MAX_DIFF = 600
 MAX_WORDS = 11
@@ -122,7 +123,7 @@ def _edits(subject: Subject, per_unit: int, seed: int) -> list[_Edit]:
 
 def _parses(change: Change) -> bool:
     try:
-        trees = [ast.dump(ast.parse(source)) for source in (change.before, change.after)]
+        trees = [ast.dump(parse(source)) for source in (change.before, change.after)]
     except (SyntaxError, ValueError):
         return False
     return trees[0] != trees[1]
@@ -141,7 +142,7 @@ def _trial(subject: Subject, found: Sequence[_Edit]) -> Trial:
 
 def _runnable(subject: Subject, source: str) -> str:
     """The version with what it needs; a renamed function keeps its old name as an alias."""
-    names = [n.name for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)]
+    names = [n.name for n in parse(source).body if isinstance(n, ast.FunctionDef)]
     alias = f"\n{subject.slice.name} = {names[-1]}\n" if names[-1] != subject.slice.name else "\n"
     return "\n".join([_SUPPORT, subject.slice.prelude, source, alias])
 

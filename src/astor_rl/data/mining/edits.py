@@ -15,6 +15,7 @@ import numpy as np
 
 from astor_rl.code.slicing import FunctionSlice
 from astor_rl.data.mining.functions import Call
+from astor_rl.syntax import parse
 
 Claim = Literal["same", "differs", "loads"]
 """`same`: both versions return the same on every call that is tried. `differs`: some call tells
@@ -69,12 +70,12 @@ def written(node: ast.AST) -> str:
 
 def parsed(source: str) -> list[ast.stmt]:
     """The statements of a piece of source."""
-    return ast.parse(source).body
+    return parse(source).body
 
 
 def expression(source: str) -> ast.expr:
     """The tree of an expression."""
-    return ast.parse(source, mode="eval").body
+    return parse(source, mode="eval").body
 
 
 def names_in(node: ast.AST) -> set[str]:

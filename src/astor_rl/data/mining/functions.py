@@ -17,6 +17,7 @@ from astor_rl.data.mining.arguments import first_tries, variations
 from astor_rl.data.mining.execution import Observation, Trial, run_trials
 from astor_rl.data.mining.packages import Package
 from astor_rl.sandbox.api import SandboxPool
+from astor_rl.syntax import parse
 
 MAX_INPUT = 60
 MAX_OUTPUT = 60
@@ -199,7 +200,7 @@ def _uses_sets(code: str) -> bool:
     return any(
         isinstance(node, ast.Set | ast.SetComp)
         or (isinstance(node, ast.Name) and node.id in ("set", "frozenset"))
-        for node in ast.walk(ast.parse(code))
+        for node in ast.walk(parse(code))
     )
 
 
@@ -212,6 +213,6 @@ def _order_matters(output: str) -> bool:
         and len(value) > 1
         and any(
             isinstance(node, ast.Constant) and isinstance(node.value, str | bytes)
-            for node in ast.walk(ast.parse(output))
+            for node in ast.walk(parse(output))
         )
     )
