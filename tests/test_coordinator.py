@@ -174,22 +174,6 @@ def test_prompts_in_flight_are_unavailable_until_forgotten() -> None:
         each.forget(plan.id)
 
 
-def test_what_a_forgotten_plan_did_not_use_is_drawn_in_the_same_epoch() -> None:
-    """Twelve prompts in fours: of the plan that is given up, one prompt was used."""
-    options = CoordinatorOptions(schedule=ScheduleOptions(prompt_scheduling=False))
-    each = Coordinator(specs("io", size=12), prompts_per_step=4, options=options)
-    lost = each.plan(revision=0)
-    each.observe_groups(lost.id, rewards(lost)[:1])
-    each.forget(lost.id)
-    drawn = [lost.items[0].key]
-    for revision in (1, 2, 3):
-        plan = each.plan(revision=revision)
-        drawn += [item.key for item in plan.items]
-        each.observe_groups(plan.id, rewards(plan))
-        each.observe_update(plan.id, revision, UpdateStats())
-    assert len(set(drawn[:12])) == 12
-
-
 def test_too_many_open_plans_are_an_error_that_names_the_oldest() -> None:
     each = Coordinator(specs("io", size=1000), prompts_per_step=1)
     for _ in range(MAX_IN_FLIGHT):

@@ -7,8 +7,11 @@ from collections import Counter
 
 import numpy as np
 
+from astor_rl.coordinator import Coordinator, CoordinatorOptions
+from astor_rl.plan import GroupOutcome, TaskSpec, UpdateStats
 from astor_rl.schedule.prompt_options import PromptOptions
 from astor_rl.schedule.prompts import Draw, PromptBook
+from astor_rl.schedule.quota import ScheduleOptions
 
 
 def keys(size: int) -> list[str]:
@@ -119,3 +122,22 @@ def test_prompts_of_an_epoch_are_equally_likely() -> None:
         epoch(prompts, rng, 3)
         counts.update(epoch(prompts, rng, 3).keys)
     assert all(abs(count - 3000) < 4 * math.sqrt(5000 * 0.24) for count in counts.values())
+
+
+def test_what_a_forgotten_plan_did_not_use_is_drawn_in_the_same_epoch() -> None:
+    """Twelve prompts in fours: of the plan that is given up, one prompt was used."""
+    options = CoordinatorOptions(schedule=ScheduleOptions(prompt_scheduling=False))
+    tasks = [TaskSpec("t", keys(12))]
+    each = Coordinator(tasks, prompts_per_step=4, options=options)
+    lost = each.plan(revision=0)
+    each.observe_groups(lost.id, [GroupOutcome(0, (0.0, 1.0), tokens=10)])
+    each.forget(lost.id)
+    drawn = [lost.items[0].key]
+    for revision in (1, 2, 3):
+        plan = each.plan(revision=revision)
+        drawn += [item.key for item in plan.items]
+        each.observe_groups(
+            plan.id, [GroupOutcome(item.slot, (0.0, 1.0), tokens=10) for item in plan.items]
+        )
+        each.observe_update(plan.id, revision, UpdateStats())
+    assert sorted(drawn[:12]) == sorted(keys(12))
