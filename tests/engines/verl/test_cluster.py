@@ -37,6 +37,8 @@ def settings() -> dict[str, Any]:
     return {
         "max_steps": STEPS,
         "calibrate": {"enabled": False},
+        # Every task in every step: the base mixture throughout.
+        "schedule": {"task_scheduling": False},
         "verl": {"n_gpus_per_node": 2, "rollout": "hf_cpu", "reward_workers": 1},
     }
 
@@ -81,7 +83,9 @@ def test_two_ranks_measure_the_gradients_of_one(whole: Path, tiny_model: Path):
 
 
 def test_each_tasks_kl_arrives_at_its_coefficient(whole: Path):
-    last = metrics(whole)[-1]
+    # A step may do without a task.
+    complete_ones = [m for m in metrics(whole) if all(f"task/{name}/kl" in m for name in BETAS)]
+    last = complete_ones[-1]
     tokens = {name: last[f"task/{name}/loss_tokens"] for name in BETAS}
     for name, beta in BETAS.items():
         assert last[f"task/{name}/kl"] > 0
