@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from astor_rl.checks import check_keys, check_prompt_key
 from astor_rl.errors import PlanError, StateError
-from astor_rl.schedule.epochs import draw_evenly
+from astor_rl.schedule.evenly import draw_evenly
 from astor_rl.schedule.prompt_options import PromptOptions
 from astor_rl.schedule.race import first_arrivals
 from astor_rl.schedule.unseen import Unseen
