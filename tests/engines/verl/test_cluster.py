@@ -164,6 +164,7 @@ def test_an_adapter_is_trained_and_validation_is_by_task(
         "adapter",
         {"io": {"num_generations": 2, "max_completion_length": 3}},
         lora={"enabled": True, "r": 4, "lora_alpha": 8},
+        schedule={"task_scheduling": False},
         eval={"examples": 1, "samples": 2, "temperature": 0.7, "every": 1},
         # The tests' sampler takes whole weights.
         verl={"options": {"actor_rollout_ref.model.lora.merge": True}},
