@@ -91,6 +91,13 @@ def findings(folder: Path) -> dict[str, Any]:
     return found
 
 
+def _without_judging(found: dict[str, Any]) -> dict[str, Any]:
+    """Of single examples, exports keep six decimals."""
+    for arm in found["arms"].values():
+        del arm["judging_error"]
+    return found
+
+
 def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     for _ in range(40_000):
         if path.exists():
@@ -143,6 +150,17 @@ def test_killed_and_taken_up_equals_uninterrupted_and_changes_are_refused(
             for key in [key for key in record if key.startswith("time")]:
                 del record[key]
         assert one == other
+
+    # What was found here can be shown elsewhere, and nothing that needs weights goes on there.
+    results = str(tmp_path / "results.jsonl")
+    finish(astor("compare", str(compare_file("straight")), "--report", "--export", results))
+    file = str(compare_file("elsewhere"))
+    said = finish(astor("compare", file, "--report", "--import", results))
+    assert "9 units taken up" in said
+    assert _without_judging(findings(tmp_path / "elsewhere")) == _without_judging(
+        findings(straight)
+    )
+    assert "0 of 9 units to do" in finish(astor("compare", file))
 
     # Nothing is made again, and nothing is needed to look.
     before = _stamps(straight)

@@ -152,6 +152,16 @@ def compare(
     report_only: Annotated[
         bool, typer.Option("--report", help="Train nothing: set what is finished side by side.")
     ] = False,
+    imports: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--import", metavar="FILE", help="First take up results made elsewhere. Repeatable."
+        ),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the results of all finished units to a file."),
+    ] = None,
     plain: Plain = False,
     debug: Debug = False,
 ) -> None:
@@ -169,6 +179,8 @@ def compare(
             train=not report_only,
             live=False if plain else None,
             quiet=not debug,
+            imports=imports or [],
+            export=export,
         )
     if code:
         raise typer.Exit(code)

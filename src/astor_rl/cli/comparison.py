@@ -15,6 +15,7 @@ from astor_rl.cli.errors import FAILED, INTERRUPTED, one_line_errors
 from astor_rl.compare import gpus
 from astor_rl.compare.analysis import Analysis, analyse
 from astor_rl.compare.document import Status, document
+from astor_rl.compare.exchange import check_whole, export_results, import_results
 from astor_rl.compare.records import check_unchanged, evaluation_file, is_finished
 from astor_rl.compare.results import codes
 from astor_rl.compare.running import Outcome, Runner
@@ -43,6 +44,8 @@ def compare_arms(
     train: bool,
     live: bool | None,
     quiet: bool,
+    imports: Sequence[Path] = (),
+    export: Path | None = None,
 ) -> int:
     """Make what is missing, then set the arms side by side.
 
@@ -52,6 +55,8 @@ def compare_arms(
         only: arms to make now, with what they need; empty: all. The report is of all.
         train: False only reports what is finished, also while another process makes the rest.
         live, quiet: see `make_console`.
+        imports: files of results that were made elsewhere, taken up first.
+        export: where the results of all finished units go in the end.
 
     Returns:
         The command's exit code.
@@ -63,16 +68,22 @@ def compare_arms(
     """
     units = plan_units(comparison, base_dir=base_dir)
     to_do = needed_for(units, only) if only else units
+    for path in imports:
+        _import(path, units, Path(comparison.output_dir))
     outcome = Outcome()
     if train:
         with make_console(live=live, quiet=quiet) as console:
             check_unchanged(units)
+            check_whole(units, to_do)
             outcome = run_units(to_do, comparison, console=console)
     failed = {unit.name: why for unit in units if (why := outcome.failed.get(unit.name))}
     done = sum(is_finished(unit) for unit in units)
     status = Status(done, len(units), failed, codes(units))
     analysis = analyse(comparison, units)
     written = _write(comparison, analysis, status)
+    if export is not None:
+        count = export_results(units, export)
+        written += f"; {export} has the results of {count} units"
     if outcome.interrupted:
         sys.stderr.write(f"interrupted with {done} of {len(units)} units done ({written}); ")
         sys.stderr.write("the same command goes on, with --report it shows them\n")
@@ -82,6 +93,16 @@ def compare_arms(
     for name, why in failed.items():
         sys.stderr.write(f"error: {name} failed: {why}\n")
     return FAILED if failed else 0
+
+
+def _import(path: Path, units: Sequence[Unit], folder: Path) -> None:
+    lock = FolderLock(folder / "compare.lock")
+    try:
+        found = import_results(path, units)
+    finally:
+        lock.release()
+    already = f", {found.here} were here already" if found.here else ""
+    typer.echo(f"{path}: {found.taken} units taken up{already}")
 
 
 def _write(comparison: CompareConfig, analysis: Analysis, status: Status) -> str:

@@ -39,7 +39,7 @@ def check_unchanged(units: Sequence[Unit]) -> None:
         before = _read(unit.record)
         if not before:
             continue
-        changed = _changes(before["made_from"], unit.made_from)
+        changed = changes(before["made_from"], unit.made_from)
         if changed:
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise StateError(
@@ -49,8 +49,11 @@ def check_unchanged(units: Sequence[Unit]) -> None:
             )
 
 
-def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
-    """What differs, but for keys that a later version added and that change nothing."""
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
+    """What a unit is made from now that it wasn't then, `key: old -> new`.
+
+    Keys that a later version added, with a value that changes nothing, are none.
+    """
     old, new = _read_ones(flatten(before)), _read_ones(flatten(after))
     added = {
         key: value for key, value in new.items() if key not in old and _is_as_before(key, value)
@@ -119,6 +122,16 @@ def seconds_spent(unit: Unit) -> float:
     return float(_read(unit.record).get("seconds", 0.0))
 
 
+def read(unit: Unit) -> dict[str, Any]:
+    """What is remembered of a unit; empty before it began. Raises `DataError`."""
+    return _read(unit.record)
+
+
+def is_imported(unit: Unit) -> bool:
+    """Whether only its result is here: it was made elsewhere."""
+    return bool(_read(unit.record).get("imported"))
+
+
 def begin(unit: Unit) -> None:
     """Note that a unit is about to be made, or taken up."""
     _write(unit, finished=False, seconds=seconds_spent(unit))
@@ -129,7 +142,12 @@ def end(unit: Unit, *, finished: bool, seconds: float) -> None:
     _write(unit, finished=finished, seconds=seconds_spent(unit) + seconds)
 
 
-def _write(unit: Unit, *, finished: bool, seconds: float) -> None:
+def adopt(unit: Unit, *, made_from: Mapping[str, Any], seconds: float) -> None:
+    """Note that a unit was made elsewhere, from that and in that time, and its result is here."""
+    _write(unit, finished=True, seconds=seconds, made_from=made_from, imported=True)
+
+
+def _write(unit: Unit, *, finished: bool, seconds: float, **more: Any) -> None:
     write_json(
         unit.record,
         {
@@ -137,6 +155,7 @@ def _write(unit: Unit, *, finished: bool, seconds: float) -> None:
             "finished": finished,
             "seconds": round(seconds, 3),
             "made_from": unit.made_from,
+            **more,
         },
     )
 

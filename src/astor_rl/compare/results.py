@@ -89,13 +89,15 @@ def codes(units: Sequence[Unit]) -> list[str]:
     Those of a run's last session. Of runs from before there were any it is the commit of the
     working folder.
     """
-    files = [unit.folder / "versions.json" for unit in units if is_finished(unit)]
-    states = [_read(file) for file in files if file.is_file()]
-    return sorted({str(code) for state in states if (code := _code(state))})
+    return sorted({code for unit in units if is_finished(unit) and (code := code_of(unit))})
 
 
-def _code(state: Mapping[str, Any]) -> str | None:
-    return state.get("code") or (state.get("git") or {}).get("commit")
+def code_of(unit: Unit) -> str | None:
+    """The state of the code that a run was trained with; None where nobody knows."""
+    file = unit.folder / "versions.json"
+    state = _read(file) if file.is_file() else {}
+    found = state.get("code") or (state.get("git") or {}).get("commit")
+    return None if found is None else str(found)
 
 
 def _trained(unit: Unit, before: Scores) -> Result:
