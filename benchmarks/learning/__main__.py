@@ -1,4 +1,4 @@
-"""`python -m benchmarks.learning`: build what is missing, compare, write the page; JSON last.
+"""`python -m benchmarks.learning`: build what is missing, compare, write what was found; JSON last.
 
 Stopped at any point, the same command goes on.
 """
@@ -15,7 +15,7 @@ from typing import Final
 from benchmarks.common import ROOT, publish, tell
 from benchmarks.learning.build import build
 from benchmarks.learning.laboratory import LABORATORIES
-from benchmarks.learning.results import COMPARISONS, OUTPUT, PAGE, collect, page
+from benchmarks.learning.results import COMPARISONS, FROM_RUNS, OUTPUT, collect, findings, page
 
 _HERE: Final = Path(__file__).parent
 
@@ -44,8 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = _compare(COMPARISONS[name])
         if code:
             break
-    result = collect()
-    PAGE.write_text(page(result), encoding="utf-8")
+    result = collect({name: findings(name) for name in COMPARISONS})
+    OUTPUT.parent.mkdir(parents=True, exist_ok=True)
+    OUTPUT.with_suffix(".md").write_text(page(result, FROM_RUNS), encoding="utf-8")
     publish(result, OUTPUT)
     return code
 

@@ -1,36 +1,44 @@
-"""`python -m benchmarks.learning.results`: docs/results.md from the comparisons' findings.
+"""`python -m benchmarks.learning.results`: docs/results.md from the results that are kept.
 
-With `--collect` it first makes `benchmarks/results/learning.json` from what the comparisons last
-reported, finished or not (`astor compare FILE --report` renews that); without, the page is made
-from that file alone.
+`benchmarks/learning/kept/` has, for each comparison that was run, what `astor compare --export`
+wrote. `--keep` first adds what has finished in the run folders since.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
-import tomllib
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from astor_rl.compare.analysis import analyse
+from astor_rl.compare.document import Status, document
+from astor_rl.compare.exchange import check_one_making, export_results, import_results
 from astor_rl.compare.intervals import verdict
-from benchmarks.common import RESULTS, ROOT, machine, publish, versions
+from astor_rl.compare.reading import environments
+from astor_rl.compare.records import is_finished
+from astor_rl.compare.results import codes
+from astor_rl.compare.spec import CompareConfig, load_comparison
+from astor_rl.compare.units import Unit, plan_units
+from benchmarks.common import RESULTS, ROOT, publish, tell
 
 OUTPUT: Final = RESULTS / "learning.json"
 PAGE: Final = ROOT / "docs" / "results.md"
 COMPARISONS: Final = {"A": "compare.toml", "B": "compare-b.toml"}
 MORE: Final = {
+    "A, first round": "first.toml",
+    "B, first round": "first-b.toml",
     "A, second round": "second.toml",
     "B, second round": "second-b.toml",
-    "A, third round": "third.toml",
-    "B, third round": "third-b.toml",
     "A, with data that teaches nothing": "compare-mixed.toml",
     "A, at twice the learning rate": "compare-rate.toml",
 }
 """What `make bench-learning` leaves out; `astor compare FILE` runs them."""
 _HERE: Final = Path(__file__).parent
+KEPT: Final = _HERE / "kept"
+"""Results by comparison; their runs are not kept."""
 _HEADLINES: Final = ("joint", "curriculum", "merging", "best_specialist", "best_scheduler")
 _ROWS: Final = (*_HEADLINES, "every_scheduler")
 _PAPER: Final = {"joint": 12.8, "curriculum": 16.8, "merging": 19.2, "best_specialist": 9.0}
@@ -44,8 +52,7 @@ _TITLES: Final = {
 }
 _INTRO: Final = """# Results
 
-Made by `python -m benchmarks.learning.results` from `benchmarks/results/learning.json`; the numbers
-are those of `make bench-learning`. What the laboratories are, and what they can and can't show:
+{source} What the laboratories are, and what they can and can't show:
 [Laboratory](laboratory.md).
 
 Scores are mean outcomes on the test split, in [0, 1]. An interval is a 95% t-interval over seeds:
@@ -55,35 +62,96 @@ both have (so a ratio of two means in a table may differ). Against the best of s
 interval is for the truly best. Each row stands alone: nothing is corrected for there being several.
 """
 
+_FROM_KEPT: Final = """\
+Made by `python -m benchmarks.learning.results` from the results of single runs in
+`benchmarks/learning/kept`, as is `benchmarks/results/learning.json`; `make bench-learning` makes
+such runs anew. What was found before, and of which no single runs are left:
+[Earlier results](results-earlier.md)."""
+FROM_RUNS: Final = "Made by `make bench-learning` from the runs on this machine."
+
 Record = Mapping[str, Any]
 
 
-def collect() -> dict[str, Any]:
-    """The findings of every comparison that has some, without curves; those of A on top."""
-    found: dict[str, Any] = {}
-    for name, file in (COMPARISONS | MORE).items():
-        comparison = tomllib.loads((_HERE / file).read_text(encoding="utf-8"))
-        path = ROOT / comparison["output_dir"] / "comparison.json"
-        if path.is_file():
-            record = json.loads(path.read_text(encoding="utf-8"))
-            for arm in record["arms"].values():
-                arm.pop("curve", None)
-            if record["arms"]:
-                found[name] = record
-    if not found:
-        raise SystemExit("no comparison has reported anything yet: make bench-learning")
+def keep(name: str) -> None:
+    """Add to what is kept of a comparison the units that have finished in its run folder."""
+    comparison, kept = _comparison(name), _kept(name)
+    units = plan_units(comparison, base_dir=_HERE)
+    if not any(map(is_finished, units)):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        mine = Path(folder) / "mine.jsonl"
+        export_results(units, mine)
+        if not kept.is_file():
+            kept.parent.mkdir(exist_ok=True)
+            mine.rename(kept)
+            return
+        both = _laid_out(comparison, Path(folder), kept, mine)
+        count = export_results(both, kept)
+    tell(f"laboratory {name}: {count} of {len(units)} units are kept")
+
+
+def _kept(name: str) -> Path:
+    return (KEPT / (COMPARISONS | MORE)[name]).with_suffix(".jsonl")
+
+
+def _comparison(name: str) -> CompareConfig:
+    return load_comparison(_HERE / (COMPARISONS | MORE)[name])
+
+
+def _laid_out(comparison: CompareConfig, folder: Path, *files: Path) -> list[Unit]:
+    """The comparison's units, elsewhere, with the results in these files.
+
+    Neither data nor model need be those of this machine: that results are of the same ones is
+    checked among them.
+    """
+    place = comparison.model_copy(update={"output_dir": str(folder)})
+    units = plan_units(place, base_dir=_HERE)
+    for file in files:
+        import_results(file, units, inputs=False)
+    check_one_making(units)
+    return units
+
+
+def findings(name: str, folder: Path | None = None) -> dict[str, Any] | None:
+    """The findings of a comparison, without curves; None where it has none.
+
+    Args:
+        name: of the comparison.
+        folder: where to lay out what is kept of it; None: from its run folder.
+    """
+    comparison = _comparison(name)
+    if folder is None:
+        units = plan_units(comparison, base_dir=_HERE)
+    else:
+        units = _laid_out(comparison, folder, _kept(name))
+    status = Status(sum(map(is_finished, units)), len(units), {}, codes(units))
+    found = document(comparison, analyse(comparison, units), status)
+    for arm in found["arms"].values():
+        del arm["curve"]
+    return {**found, "environments": environments(units)} if found["arms"] else None
+
+
+def kept() -> dict[str, Any]:
+    """The findings of every comparison of which something is kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        there = [name for name in COMPARISONS | MORE if _kept(name).is_file()]
+        return collect({name: findings(name, Path(folder) / name) for name in there})
+
+
+def collect(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Findings by comparison, as one result: ASTOR's gains in A on top."""
+    found = {name: record for name, record in found.items() if record}
     gains = {
         key: {part: found["A"][key][part] for part in ("mean", "low", "high")}
         for key in (f"astor_vs_{headline}" for headline in _HEADLINES)
         if key in found.get("A", {})
     }
-    about = {"machine": machine(), "versions": versions("torch", "transformers", "peft")}
-    return {"benchmark": "learning", **gains, "laboratories": found, **about}
+    return {"benchmark": "learning", **gains, "laboratories": found}
 
 
-def page(result: Record) -> str:
-    """The page about a result."""
-    parts = [_INTRO.strip()]
+def page(result: Record, source: str) -> str:
+    """The page about a result, which says where it is from."""
+    parts = [_INTRO.format(source=source).strip()]
     for name, record in result["laboratories"].items():
         parts += _laboratory(name, record)
     return "\n\n".join(parts) + "\n"
@@ -230,11 +298,16 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write the page."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning.results")
-    parser.add_argument("--collect", action="store_true", help="from the run folders first")
+    parser.add_argument(
+        "--keep", action="store_true", help="add what has finished in the run folders first"
+    )
     options = parser.parse_args(arguments)
-    if options.collect:
-        publish(collect(), OUTPUT)
-    PAGE.write_text(page(json.loads(OUTPUT.read_text(encoding="utf-8"))), encoding="utf-8")
+    if options.keep:
+        for name in COMPARISONS | MORE:
+            keep(name)
+    result = kept()
+    PAGE.write_text(page(result, _FROM_KEPT), encoding="utf-8")
+    publish(result, OUTPUT)
 
 
 if __name__ == "__main__":

@@ -31,16 +31,12 @@ def test_the_run_files_ask_what_the_start_was_trained_on() -> None:
 def test_the_laboratories_differ_in_their_folder_only() -> None:
     a, b = (load_config(HERE / name).resolved() for name in ("lab.toml", "lab-b.toml"))
     assert str(a).replace("learning/a/", "learning/b/") == str(b)
-    compare_a, compare_b = (_comparison(name) for name in ("compare.toml", "compare-b.toml"))
-    assert compare_a.max_tokens == compare_b.max_tokens
-    assert compare_a.seeds == compare_b.seeds == list(range(100, 110))
-    shared = [arm for arm in compare_b.arms if arm.role != "ablation"]
-    published = [arm for arm in compare_a.arms if arm.role != "ablation"]
-    assert [arm for arm in published if arm.seeds is None] == shared
-    variants = [
-        [arm for arm in each.arms if arm.role == "ablation"] for each in (compare_a, compare_b)
-    ]
-    assert [arm.set for arm in variants[0]] == [arm.set for arm in variants[1]]
+    for name in ("compare", "first"):
+        one, other = (_comparison(f"{name}{which}.toml") for which in ("", "-b"))
+        assert one.max_tokens == other.max_tokens
+        assert one.seeds == other.seeds
+        arms = {arm.name: arm.set for arm in one.arms}
+        assert {arm.name: arm.set for arm in other.arms}.items() <= arms.items()
 
 
 def test_tuning_sees_no_seed_and_no_example_that_arms_are_judged_on() -> None:
@@ -49,9 +45,10 @@ def test_tuning_sees_no_seed_and_no_example_that_arms_are_judged_on() -> None:
     assert {t["test_source"] for t in tune["tasks"]}.isdisjoint(
         t["test_source"] for t in lab["tasks"]
     )
-    trials, judged = _comparison("tune.toml"), _comparison("compare.toml")
-    assert set(trials.seeds).isdisjoint(judged.seeds)
-    assert trials.max_tokens == judged.max_tokens
+    trials = _comparison("tune.toml")
+    for name in ("compare.toml", "first.toml", "second.toml"):
+        assert set(trials.seeds).isdisjoint(_comparison(name).seeds)
+        assert trials.max_tokens == _comparison(name).max_tokens
 
 
 def test_the_mixed_up_tasks_are_the_only_difference() -> None:
@@ -64,7 +61,7 @@ def test_the_mixed_up_tasks_are_the_only_difference() -> None:
 
 
 def test_the_learning_rate_is_the_only_difference() -> None:
-    judged, rate = _comparison("compare.toml"), _comparison("compare-rate.toml")
+    judged, rate = _comparison("first.toml"), _comparison("compare-rate.toml")
     assert (rate.base, rate.max_tokens) == (judged.base, judged.max_tokens)
     assert (judged.set, rate.set) == ({}, {"learning_rate": 2e-3})
     assert rate.arms[:2] == [arm for arm in judged.arms if arm.name in {"astor", "joint"}]
@@ -73,12 +70,12 @@ def test_the_learning_rate_is_the_only_difference() -> None:
 
 
 def _looked_at() -> set[int]:
-    return {seed for name in ("compare.toml", "tune.toml") for seed in _comparison(name).seeds}
+    return {seed for name in ("first.toml", "tune.toml") for seed in _comparison(name).seeds}
 
 
 def test_the_second_round_has_fresh_seeds_and_differs_by_what_trials_chose() -> None:
     trials = {arm.name: arm.set for arm in _comparison("tune.toml").arms}
-    for name, first in (("second.toml", "compare.toml"), ("second-b.toml", "compare-b.toml")):
+    for name, first in (("second.toml", "first.toml"), ("second-b.toml", "first-b.toml")):
         second, before = _comparison(name), _comparison(first)
         assert _looked_at().isdisjoint(second.seeds)
         assert (second.base, second.max_tokens) == (before.base, before.max_tokens)
@@ -88,26 +85,30 @@ def test_the_second_round_has_fresh_seeds_and_differs_by_what_trials_chose() -> 
             assert arm == arms[arm.name].model_copy(update={"set": chosen or arm.set})
 
 
-def test_the_third_round_differs_by_one_option_and_has_all_paired_arms() -> None:
-    third, third_b = _comparison("third.toml"), _comparison("third-b.toml")
-    assert third.arms == third_b.arms
-    assert third.seeds == third_b.seeds
-    assert _looked_at().isdisjoint(third.seeds)
-    for name, rounds in (("compare.toml", third), ("compare-b.toml", third_b)):
-        first = _comparison(name)
-        assert (rounds.base, rounds.max_tokens) == (first.base, first.max_tokens)
-        arms = {arm.name: arm for arm in first.arms} | {"range": first.arms[0]}
-        for arm in rounds.arms:
-            before = arms[arm.name].set
-            assert arm.set == ({"potential.scale": "task_rms"} if arm.name == "astor" else before)
+def test_the_third_round_differs_from_the_first_by_one_option_and_the_seeds() -> None:
+    changed = {"astor": {"potential.scale": "task_rms"}, "range": {}}
+    for name, earlier in (("compare.toml", "first.toml"), ("compare-b.toml", "first-b.toml")):
+        third, first = _comparison(name), _comparison(earlier)
+        assert _looked_at().isdisjoint(third.seeds)
+        assert (third.base, third.max_tokens) == (first.base, first.max_tokens)
+        before = {arm.name: arm.set for arm in first.arms} | changed
+        assert {arm.name: arm.set for arm in third.arms}.items() <= before.items()
+
+
+def test_ten_seeds_for_the_papers_arms_and_the_strongest_schedulers_three_for_the_rest() -> None:
+    comparison = _comparison("compare.toml")
+    ten = [arm.name for arm in comparison.arms if len(comparison.seeds_of(arm)) == 10]
+    papers = ["astor", "joint", "curriculum", "specialists-share", "merging"]
+    assert ten[:8] == [*papers, "curriculum-prompts", "greso", "adarft"]
+    assert {len(comparison.seeds_of(arm)) for arm in comparison.arms} == {3, 10}
 
 
 @pytest.mark.parametrize("name", ["compare.toml", "compare-b.toml"])
 def test_the_comparisons_can_be_planned(name: str) -> None:
     comparison = _comparison(name)
     units = Counter(unit.arm for unit in plan_units(comparison, base_dir=HERE))
-    assert units["astor"] == 10
-    assert units["specialists"] == units["specialists-share"] == 40
+    assert units["astor"] == units["joint"] == 10
+    assert units["specialists-share"] == 40
 
 
 def test_every_scheduler_takes_part() -> None:
@@ -167,7 +168,7 @@ def test_the_page_says_what_the_record_says() -> None:
             "left_out": ["sec", "tac"],
         },
     }
-    text = page({"laboratories": {"A": record}})
+    text = page({"laboratories": {"A": record}}, "From here.")
     assert "5 of 9 units are finished" in text
     assert "**Not complete: 4 of 9 units are missing. All that follows is of those" in text
     assert "**Failed: tac/seed-1.**" in text
@@ -181,7 +182,7 @@ def test_the_page_says_what_the_record_says() -> None:
     assert "arms with fewer seeds (or a score of 0) are left out: sec, tac." in text
     del record["astor_vs_best_scheduler"]
     record |= {"finished": 9, "failed": {}}
-    text = page({"laboratories": {"A": record}})
+    text = page({"laboratories": {"A": record}}, "From here.")
     assert "| the best other scheduler | no result yet |  | 0 |  |  |" in text
     assert "Not complete" not in text
     assert "Failed" not in text
@@ -206,7 +207,7 @@ def test_every_switch_in_the_docs_is_ablated() -> None:
 
 
 def test_ablations_are_judged_as_the_arms_are() -> None:
-    arms, ablations = (_comparison(name) for name in ("third.toml", "ablations.toml"))
+    arms, ablations = (_comparison(name) for name in ("compare.toml", "ablations.toml"))
     assert ablations.set == arms.arms[0].set
     assert (ablations.base, ablations.max_tokens) == (arms.base, arms.max_tokens)
     assert set(ablations.seeds) <= set(arms.seeds)

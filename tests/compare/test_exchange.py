@@ -13,7 +13,13 @@ import pytest
 from astor_rl.compare import records
 from astor_rl.compare.analysis import analyse
 from astor_rl.compare.document import Status, document
-from astor_rl.compare.exchange import check_whole, export_results, import_results
+from astor_rl.compare.exchange import (
+    check_export,
+    check_one_making,
+    check_whole,
+    export_results,
+    import_results,
+)
 from astor_rl.compare.results import codes, read_results
 from astor_rl.compare.spec import CompareConfig
 from astor_rl.compare.units import Unit
@@ -29,6 +35,8 @@ ARMS = [
     {"name": "alone", "kind": "specialists", "budget": "share"},
     {"name": "merged", "kind": "merge", "of": "alone"},
 ]
+
+SCORES = {"io": 0.5, "code": 0.5}
 
 
 def finish_all(units: dict[str, Unit], finish: Finish) -> None:
@@ -62,7 +70,7 @@ def test_what_was_exported_is_the_same_comparison_on_another_machine(
     assert export_results(list(units.values()), tmp_path / "r.jsonl") == len(units)
     elsewhere(units, tmp_path)
     found = import_results(tmp_path / "r.jsonl", list(units.values()))
-    assert (found.taken, found.here) == (len(units), 0)
+    assert (found.new, found.here) == (len(units), 0)
     here = analyse(comparison, list(units.values()))
     arms = document(comparison, here, status), document(comparison, there, status)
     for arm in ("joint", "alone", "merged"):  # of single outcomes six decimals are kept
@@ -104,8 +112,9 @@ def test_only_finished_units_are_exported(plan: Plan, finish: Finish, tmp_path: 
     finish(units["start/seed-0"], {"io": 0.1, "code": 0.4})
     records.begin(units["astor/seed-0"])
     assert export_results(list(units.values()), tmp_path / "r.jsonl") == 1
-    assert export_results([], tmp_path / "none.jsonl") == 0
-    assert import_results(tmp_path / "none.jsonl", list(units.values())).taken == 0
+    with pytest.raises(DataError, match="no unit is finished: there is nothing to export"):
+        export_results([units["astor/seed-0"]], tmp_path / "none.jsonl")
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 def test_a_second_import_changes_nothing(plan: Plan, finish: Finish, tmp_path: Path):
@@ -113,31 +122,73 @@ def test_a_second_import_changes_nothing(plan: Plan, finish: Finish, tmp_path: P
     finish_all(units, finish)
     export_results(list(units.values()), tmp_path / "r.jsonl")
     found = import_results(tmp_path / "r.jsonl", list(units.values()))
-    assert (found.taken, found.here) == (0, len(units))
+    assert (found.new, found.here) == (0, len(units))
     assert not any(records.is_imported(unit) for unit in units.values())
 
 
-def test_other_scores_of_a_unit_that_is_here_are_refused(
-    plan: Plan, finish: Finish, tmp_path: Path
+@pytest.mark.parametrize(
+    ("test", "curve", "tokens"),
+    [
+        ({"io": 0.9, "code": 0.9}, {0: {"io": 0.1, "code": 0.4}}, 105),
+        ({}, {0: {"io": 0.2, "code": 0.4}}, 105),
+        ({}, {0: {"io": 0.1, "code": 0.4}}, 999),
+    ],
+    ids=["scores", "curve", "tokens"],
+)
+def test_another_result_of_a_unit_that_is_here_is_refused(
+    plan: Plan,
+    finish: Finish,
+    tmp_path: Path,
+    test: dict[str, float],
+    curve: dict[int, dict[str, float]],
+    tokens: int,
 ):
     units = plan()
     finish_all(units, finish)
     export_results(list(units.values()), tmp_path / "r.jsonl")
     last = list(units.values())[-1]
-    finish(last, {"io": 0.9, "code": 0.9})
-    with pytest.raises(StateError, match=f"{last.name} is finished here.*has other scores"):
+    same = {"io": 0.1 + 5 / 70, "code": 0.4 + 5 / 35}
+    finish(last, test or same, {**curve, 10: test or same}, tokens=tokens)
+    with pytest.raises(StateError, match=f"{last.name} is finished here.*has another result"):
         import_results(tmp_path / "r.jsonl", list(units.values()))
 
 
-def test_a_unit_that_has_begun_here_is_not_overwritten(plan: Plan, finish: Finish, tmp_path: Path):
+def test_what_has_begun_here_is_not_overwritten(plan: Plan, finish: Finish, tmp_path: Path):
     units = plan()
     finish_all(units, finish)
     export_results(list(units.values()), tmp_path / "r.jsonl")
     elsewhere(units, tmp_path)
-    records.begin(units["joint/seed-1"])
+    begun = units["joint/seed-1"]
+    records.begin(begun)
     with pytest.raises(StateError, match="joint/seed-1 has begun here"):
         import_results(tmp_path / "r.jsonl", list(units.values()))
     assert not records.is_finished(units["start/seed-0"])  # nothing of the file was taken
+    begun.record.unlink()
+    begun.folder.mkdir()
+    with pytest.raises(StateError, match="joint/seed-1 has begun here"):
+        import_results(tmp_path / "r.jsonl", list(units.values()))
+
+
+def test_an_import_that_is_killed_midway_can_be_done_again(
+    plan: Plan, finish: Finish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    units = plan()
+    finish_all(units, finish)
+    export_results(list(units.values()), tmp_path / "r.jsonl")
+    elsewhere(units, tmp_path)
+    whole, left = records.adopt, [None, None, None]
+
+    def killed(unit: Unit, **result: Any) -> None:
+        left.pop()
+        whole(unit, **result)
+
+    monkeypatch.setattr(records, "adopt", killed)
+    with pytest.raises(IndexError):
+        import_results(tmp_path / "r.jsonl", list(units.values()))
+    monkeypatch.undo()
+    assert [records.is_finished(unit) for unit in units.values()] == [True] * 3 + [False] * 3
+    found = import_results(tmp_path / "r.jsonl", list(units.values()))
+    assert (found.new, found.here) == (3, 3)
 
 
 def test_results_of_another_comparison_are_refused(plan: Plan, finish: Finish, tmp_path: Path):
@@ -155,20 +206,73 @@ def test_results_of_another_comparison_are_refused(plan: Plan, finish: Finish, t
 def test_data_that_is_not_here_is_no_difference_and_other_data_is(
     plan: Plan, finish: Finish, tmp_path: Path
 ):
-    units = plan()
+    units = plan(arms=ARMS)
     finish_all(units, finish)
-    export_results(list(units.values()), tmp_path / "r.jsonl")
+    path = tmp_path / "r.jsonl"
+    export_results(list(units.values()), path)
     elsewhere(units, tmp_path)
     (tmp_path / "io.jsonl").write_text('{"id": "another"}\n')
+    other = list(plan(arms=ARMS).values())
     with pytest.raises(StateError, match="was made with another inputs.jsonl:io.jsonl"):
-        import_results(tmp_path / "r.jsonl", list(plan().values()))
-    (tmp_path / "io.jsonl").unlink()
-    without = list(plan().values())
-    assert import_results(tmp_path / "r.jsonl", without).taken == len(units)
+        import_results(path, other)
+    assert import_results(path, other, inputs=False).new == len(units)
+    elsewhere(units, tmp_path)
+    for name in ("io.jsonl", "code.jsonl"):
+        (tmp_path / name).unlink()
+    without = list(plan(arms=ARMS).values())
+    assert import_results(path, without).new == len(units)
+    check_one_making(without)
     # To train more of it the data is needed, and must be that.
+    with pytest.raises(StateError, match="'jsonl:code.jsonl code.jsonl', which isn't here; bring"):
+        records.check_unchanged(without)
+    (tmp_path / "code.jsonl").write_text('{"id": "code"}\n')
     (tmp_path / "io.jsonl").write_text('{"id": "another"}\n')
     with pytest.raises(StateError, match="inputs.jsonl:io.jsonl"):
-        records.check_unchanged(list(plan().values()))
+        records.check_unchanged(list(plan(arms=ARMS).values()))
+
+
+def test_results_of_different_data_are_not_mixed_where_the_data_is_not(
+    plan: Plan, finish: Finish, tmp_path: Path
+):
+    for seed in (0, 1):
+        (tmp_path / "io.jsonl").write_text(f'{{"id": "{seed}"}}\n')
+        mine = plan(seeds=[seed])
+        finish_all(mine, finish)
+        export_results(list(mine.values()), tmp_path / f"{seed}.jsonl")
+        elsewhere(mine, tmp_path)
+    (tmp_path / "io.jsonl").unlink()
+    units = list(plan().values())
+    for seed in (0, 1):
+        import_results(tmp_path / f"{seed}.jsonl", units)
+    with pytest.raises(StateError, match="were made from different 'jsonl:io.jsonl io.jsonl'"):
+        check_one_making(units)
+
+
+def test_results_of_different_keys_are_not_mixed(plan: Plan, finish: Finish, tmp_path: Path):
+    before, after = plan(seeds=[0]), plan(seeds=[0, 1], set={"beta": 0.25})
+    finish_all(before, finish)
+    finish(after["start/seed-1"], {"io": 0.1, "code": 0.1})
+    finish(after["joint/seed-1"], {"io": 0.1, "code": 0.1})
+    with pytest.raises(StateError, match="astor/seed-0 was made with another beta: 0.001 -> 0.25"):
+        check_one_making(list(after.values()))
+
+
+def test_an_export_never_loses_what_another_has(plan: Plan, finish: Finish, tmp_path: Path):
+    units = plan()
+    finish_all(units, finish)
+    path = tmp_path / "r.jsonl"
+    export_results(list(units.values()), path)
+    kept = path.read_bytes()
+    few = [unit for unit in units.values() if unit.seed == 0]
+    with pytest.raises(DataError, match="has 'start/seed-1', which isn't finished here; --import"):
+        export_results(few, path)
+    assert path.read_bytes() == kept
+    (tmp_path / "mine.txt").write_text("a letter")
+    with pytest.raises(DataError, match="holds no results of a comparison"):
+        check_export(tmp_path / "mine.txt")
+    with pytest.raises(DataError, match="can't be read"):
+        check_export(tmp_path)
+    check_export(tmp_path / "a" / "new.jsonl")
 
 
 @pytest.mark.parametrize("text", ["", '{"format": "else"}\n', "[1]\n{}\n", "\x00"])
@@ -180,16 +284,39 @@ def test_another_file_is_refused(plan: Plan, tmp_path: Path, text: str):
         import_results(tmp_path / "nowhere.jsonl", list(plan().values()))
 
 
+def test_another_version_is_named(plan: Plan, tmp_path: Path):
+    (tmp_path / "r.jsonl").write_text('{"format": "astor compare results", "version": 2}\n')
+    with pytest.raises(DataError, match="has version 2 of the format, and this release reads 1"):
+        import_results(tmp_path / "r.jsonl", list(plan().values()))
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"steps": None}, r"r.jsonl:7: steps: "),
-        ({"evaluations": {"../../../x": {"io": 0.5}}}, r"r.jsonl:7: evaluations"),
-        ({"evaluations": {"step_1": {"io": 0.5}}}, r"joint/seed-1 has no 'after_rl'"),
-        ({"outcomes": {"io": [float("nan")]}}, r"r.jsonl:7: outcomes.io.0"),
-        ({"outcomes": {"io": [1.0]}}, r"joint/seed-1.*outcomes"),
-        ({"outcomes": {"else": [1.0, 0.0]}}, r"joint/seed-1.*outcomes"),
-        ({"more": 1}, r"r.jsonl:7: more"),
+        ({"steps": None}, r"r.jsonl:7: 'steps'"),
+        ({"steps": [[-3, 5]]}, r"r.jsonl:7: 'steps"),
+        ({"steps": [[1, -5]]}, r"r.jsonl:7: 'steps"),
+        ({"steps": [[1, 10**400]]}, r"r.jsonl:7: 'steps"),
+        ({"steps": [[1, 5], [1, 5]]}, r"r.jsonl:7: .*not in order"),
+        ({"steps": [[1, 5]]}, r"r.jsonl:7: .*a look at step 10, and no such step"),
+        ({"evaluations": {"../../../x": SCORES}}, r"r.jsonl:7: 'evaluations"),
+        ({"evaluations": {"after_rl": {"io": 1e308, "code": 0.5}}}, r"r.jsonl:7: 'evaluations"),
+        (
+            {"evaluations": {"after_rl": SCORES, "step_0": {"io": 0.5}}},
+            r"not all of the same tasks",
+        ),
+        ({"evaluations": {"after_rl": {}, "step_10": {}}, "outcomes": {}}, r"r.jsonl:7: .*tasks"),
+        ({"evaluations": {"after_rl": SCORES, "step_0": SCORES}}, r"joint/seed-1 has no 'step_10'"),
+        ({"evaluations": {"step_10": SCORES}}, r"joint/seed-1 has no 'after_rl'"),
+        ({"outcomes": {"io": [float("nan")], "code": []}}, r"r.jsonl:7: 'outcomes.io.0'"),
+        ({"outcomes": {"io": [1.0], "code": [1.0, 1.0]}}, r"r.jsonl:7: outcomes of 'io'"),
+        ({"outcomes": {"else": [1.0, 0.0]}}, r"r.jsonl:7: .*not all of the same tasks"),
+        ({"unit": "joint/seed-0"}, r"r.jsonl:7: 'joint/seed-0' is there twice"),
+        ({"kind": "merge"}, r"joint/seed-1 is a merge there and a run here"),
+        ({"of": ["nobody"]}, r"r.jsonl:7: 'nobody' is not above"),
+        ({"environment": 7}, r"there is no environment 7"),
+        ({"seconds": -1.0}, r"r.jsonl:7: 'seconds'"),
+        ({"more": 1}, r"r.jsonl:7: 'more'"),
     ],
 )
 def test_a_damaged_line_is_refused_before_anything_is_written(
@@ -255,3 +382,30 @@ def test_the_code_they_were_trained_with_goes_along(plan: Plan, finish: Finish, 
     elsewhere(units, tmp_path)
     import_results(tmp_path / "r.jsonl", list(units.values()))
     assert codes(list(units.values())) == ["abc"]
+
+
+def test_the_environment_goes_along_once(plan: Plan, finish: Finish, tmp_path: Path):
+    units = plan()
+    finish_all(units, finish)
+    for number, unit in enumerate(units.values()):
+        state = {"code": "abc", "python": f"3.1{number % 2}"}
+        unit.folder.mkdir(exist_ok=True)
+        (unit.folder / "versions.json").write_text(json.dumps(state))
+    path, again = tmp_path / "r.jsonl", tmp_path / "again.jsonl"
+    export_results(list(units.values()), path)
+    head, *lines = map(json.loads, path.read_text().splitlines())
+    assert head["environments"] == [{"python": "3.10"}, {"python": "3.11"}]
+    assert [line["environment"] for line in lines] == [0, 1, 0, 1, 0, 1]
+    elsewhere(units, tmp_path)
+    import_results(path, list(units.values()))
+    export_results(list(units.values()), again)
+    assert path.read_bytes() == again.read_bytes()
+
+
+def test_nothing_takes_an_imported_unit_for_a_run(plan: Plan, finish: Finish, tmp_path: Path):
+    units = plan()
+    finish_all(units, finish)
+    export_results(list(units.values()), tmp_path / "r.jsonl")
+    elsewhere(units, tmp_path)
+    import_results(tmp_path / "r.jsonl", list(units.values()))
+    assert not any(unit.folder.exists() for unit in units.values())

@@ -176,6 +176,59 @@ def test_killed_and_taken_up_equals_uninterrupted_and_changes_are_refused(
     assert last.startswith("error: joint/seed-0 was made with another beta: 0.01 -> 0.5; give")
 
 
+TWO_ARMS = """
+base = "run.json"
+output_dir = "{folder}"
+seeds = [0]
+max_tokens = 150
+
+[[arms]]
+name = "astor"
+
+[[arms]]
+name = "joint"
+set = {{ schedule.method = "uniform" }}
+
+[[arms]]
+name = "alone"
+kind = "specialists"
+budget = "share"
+
+[[arms]]
+name = "merging"
+kind = "merge"
+of = "alone"
+"""
+
+
+def test_another_machine_goes_on_with_what_it_was_given(
+    tiny_run: Write, astor: Astor, tmp_path: Path
+) -> None:
+    tiny_run(max_steps=30, eval={"every": 2, "before_warmup": False})
+    here, there = tmp_path / "here", tmp_path / "there"
+    files = {}
+    for folder in (here, there):
+        files[folder] = str(tmp_path / f"{folder.name}.toml")
+        Path(files[folder]).write_text(TWO_ARMS.format(folder=folder))
+    results = str(tmp_path / "joint.jsonl")
+    given = ("--only", "joint", "--only", "alone", "--export", results)
+    assert f"{results} has the results of 4 units" in finish(astor("compare", files[here], *given))
+    said = finish(astor("compare", files[there], "--import", results), code=1)
+    assert "merging/seed-0 needs the weights of alone/seed-0/first, of which only the" in said
+    assert not (there / "runs/astor").exists()
+    # What needs no weights is trained, from the start that it evaluates itself.
+    finish(astor("compare", files[there], "--only", "astor"))
+    finish(astor("compare", files[here], "--only", "astor"))
+    mine, theirs = (_without_judging(findings(folder)) for folder in (here, there))
+    assert mine["arms"]["astor"] == theirs["arms"]["astor"]
+    assert mine["gains"] == theirs["gains"]
+    process = in_a_group("compare", files[here])
+    wait_for_line(process, " now ")
+    assert "in use by process" in finish(astor("compare", files[here], "--import", results), code=1)
+    os.killpg(process.pid, signal.SIGTERM)
+    finish(process, code=130)
+
+
 def _check_finished(folder: Path) -> None:
     found = findings(folder)
     assert (found["finished"], found["units"], found["failed"]) == (9, 9, {})

@@ -15,7 +15,13 @@ from astor_rl.cli.errors import FAILED, INTERRUPTED, one_line_errors
 from astor_rl.compare import gpus
 from astor_rl.compare.analysis import Analysis, analyse
 from astor_rl.compare.document import Status, document
-from astor_rl.compare.exchange import check_whole, export_results, import_results
+from astor_rl.compare.exchange import (
+    check_export,
+    check_one_making,
+    check_whole,
+    export_results,
+    import_results,
+)
 from astor_rl.compare.records import check_unchanged, evaluation_file, is_finished
 from astor_rl.compare.results import codes
 from astor_rl.compare.running import Outcome, Runner
@@ -68,8 +74,12 @@ def compare_arms(
     """
     units = plan_units(comparison, base_dir=base_dir)
     to_do = needed_for(units, only) if only else units
+    if export is not None:
+        check_export(export)
     for path in imports:
         _import(path, units, Path(comparison.output_dir))
+    if imports or export is not None:
+        check_one_making(units)
     outcome = Outcome()
     if train:
         with make_console(live=live, quiet=quiet) as console:
@@ -102,7 +112,7 @@ def _import(path: Path, units: Sequence[Unit], folder: Path) -> None:
     finally:
         lock.release()
     already = f", {found.here} were here already" if found.here else ""
-    typer.echo(f"{path}: {found.taken} units taken up{already}")
+    typer.echo(f"{path}: {found.new} units taken up{already}")
 
 
 def _write(comparison: CompareConfig, analysis: Analysis, status: Status) -> str:
@@ -153,9 +163,11 @@ def _train(unit: Unit) -> None:
 
     _wait_for_folder(unit.folder)
     for source in unit.sources:
-        # The start's weights are this run's: what it scores before RL is known.
+        # The start's weights are this run's: what it scores before RL is known. Of a start that was
+        # imported there is no file; the run evaluates them itself.
         for name in (BEFORE, FIRST):
-            _copy(source / "eval" / f"{name}.json", evaluation_file(unit, name))
+            if (evaluated := source / "eval" / f"{name}.json").is_file():
+                _copy(evaluated, evaluation_file(unit, name))
     train(
         unit.config,
         make_console=functools.partial(make_console, live=False),

@@ -40,6 +40,12 @@ def check_unchanged(units: Sequence[Unit]) -> None:
         if not before:
             continue
         changed = changes(before["made_from"], unit.made_from)
+        if changed and changed[0].endswith(" -> 'absent'") and "inputs." in changed[0]:
+            missing = changed[0].partition("inputs.")[2].partition(": ")[0]
+            raise StateError(
+                f"{unit.name} was made with {missing!r}, which isn't here; bring it, or look at "
+                "what is finished with --report"
+            )
         if changed:
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise StateError(
@@ -62,9 +68,11 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
 
 def _read_ones(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """Without the options of schedulers that the run doesn't train with."""
+    """Without the options of schedulers that the run doesn't train with, and empty `inputs`."""
 
     def is_read(key: str) -> bool:
+        if key.rpartition(".")[2] == "inputs":  # there are none
+            return False
         before, section, option = _parted(key)
         if not section:
             return True
@@ -109,7 +117,8 @@ def _defaults() -> dict[str, Any]:
 def is_finished(unit: Unit) -> bool:
     """Whether there is nothing left to do."""
     record = _read(unit.record)
-    return bool(record.get("finished")) and evaluation_file(unit, AFTER).is_file()
+    there = "imported" in record or evaluation_file(unit, AFTER).is_file()
+    return bool(record.get("finished")) and there
 
 
 def evaluation_file(unit: Unit, name: str) -> Path:
@@ -129,7 +138,7 @@ def read(unit: Unit) -> dict[str, Any]:
 
 def is_imported(unit: Unit) -> bool:
     """Whether only its result is here: it was made elsewhere."""
-    return bool(_read(unit.record).get("imported"))
+    return "imported" in _read(unit.record)
 
 
 def begin(unit: Unit) -> None:
@@ -142,9 +151,20 @@ def end(unit: Unit, *, finished: bool, seconds: float) -> None:
     _write(unit, finished=finished, seconds=seconds_spent(unit) + seconds)
 
 
-def adopt(unit: Unit, *, made_from: Mapping[str, Any], seconds: float) -> None:
-    """Note that a unit was made elsewhere, from that and in that time, and its result is here."""
-    _write(unit, finished=True, seconds=seconds, made_from=made_from, imported=True)
+def adopt(
+    unit: Unit, *, made_from: Mapping[str, Any], seconds: float, result: Mapping[str, Any]
+) -> None:
+    """Keep, in the record, the result of a unit that was made elsewhere: it is finished.
+
+    In one stroke, and in no folder: nothing takes it for a run that could go on.
+
+    Args:
+        unit: which.
+        made_from: what it was made from there.
+        seconds: how long that took.
+        result: what it found, JSON-ready.
+    """
+    _write(unit, finished=True, seconds=seconds, made_from=made_from, imported=result)
 
 
 def _write(unit: Unit, *, finished: bool, seconds: float, **more: Any) -> None:
