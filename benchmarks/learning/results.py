@@ -62,7 +62,7 @@ both have (so a ratio of two means in a table may differ). Against the best of s
 interval is for the truly best. Each row stands alone: nothing is corrected for there being several.
 """
 
-_FROM_KEPT: Final = """\
+FROM_KEPT: Final = """\
 Made by `python -m benchmarks.learning.results` from the results of single runs in
 `benchmarks/learning/kept`, as is `benchmarks/results/learning.json`; `make bench-learning` makes
 such runs anew. What was found before, and of which no single runs are left:
@@ -306,7 +306,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name in COMPARISONS | MORE:
             keep(name)
     result = kept()
-    PAGE.write_text(page(result, _FROM_KEPT), encoding="utf-8")
+    PAGE.write_text(page(result, FROM_KEPT), encoding="utf-8")
     publish(result, OUTPUT)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.learning import laboratory
+from benchmarks.learning import laboratory, results
 from benchmarks.learning.results import page
 
+from astor_rl.compare.exchange import export_results, import_results
 from astor_rl.compare.spec import CompareConfig, load_comparison
 from astor_rl.compare.units import plan_units
 from astor_rl.config import load_config
@@ -212,3 +213,31 @@ def test_ablations_are_judged_as_the_arms_are() -> None:
     assert (ablations.base, ablations.max_tokens) == (arms.base, arms.max_tokens)
     assert set(ablations.seeds) <= set(arms.seeds)
     assert ablations.output_dir != arms.output_dir
+
+
+def test_the_results_page_is_made_from_what_is_kept() -> None:
+    made = page(results.kept(), results.FROM_KEPT)
+    assert results.PAGE.read_text(encoding="utf-8") == made, "python -m benchmarks.learning.results"
+
+
+def test_what_is_kept_grows_by_what_has_finished_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = (results.KEPT / "compare.jsonl").read_bytes()
+    place = _comparison("compare.toml").model_copy(update={"output_dir": str(tmp_path / "out")})
+    units = plan_units(place, base_dir=HERE)
+    import_results(results.KEPT / "compare.jsonl", units, inputs=False)
+    monkeypatch.setattr(results, "_comparison", lambda _: place)
+    monkeypatch.setattr(results, "KEPT", tmp_path / "kept")
+    results.keep("A")
+    assert (tmp_path / "kept" / "compare.jsonl").read_bytes() == whole
+    # Another machine has made other seeds than those that are kept.
+    first, *rest = place.seeds
+    (tmp_path / "kept" / "compare.jsonl").unlink()
+    export_results([u for u in units if u.seed == first], tmp_path / "kept" / "compare.jsonl")
+    for unit in units:
+        if unit.seed == first:
+            unit.record.unlink(missing_ok=True)
+    assert rest
+    results.keep("A")
+    assert (tmp_path / "kept" / "compare.jsonl").read_bytes() == whole
