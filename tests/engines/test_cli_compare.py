@@ -176,29 +176,7 @@ def test_killed_and_taken_up_equals_uninterrupted_and_changes_are_refused(
     assert last.startswith("error: joint/seed-0 was made with another beta: 0.01 -> 0.5; give")
 
 
-TWO_ARMS = """
-base = "run.json"
-output_dir = "{folder}"
-seeds = [0]
-max_tokens = 150
-
-[[arms]]
-name = "astor"
-
-[[arms]]
-name = "joint"
-set = {{ schedule.method = "uniform" }}
-
-[[arms]]
-name = "alone"
-kind = "specialists"
-budget = "share"
-
-[[arms]]
-name = "merging"
-kind = "merge"
-of = "alone"
-"""
+ONE_SEED = COMPARE.replace("seeds = [0, 1]", "seeds = [0]").replace("= 300", "= 150")
 
 
 def test_another_machine_goes_on_with_what_it_was_given(
@@ -209,7 +187,7 @@ def test_another_machine_goes_on_with_what_it_was_given(
     files = {}
     for folder in (here, there):
         files[folder] = str(tmp_path / f"{folder.name}.toml")
-        Path(files[folder]).write_text(TWO_ARMS.format(folder=folder))
+        Path(files[folder]).write_text(ONE_SEED.format(folder=folder))
     results = str(tmp_path / "joint.jsonl")
     given = ("--only", "joint", "--only", "alone", "--export", results)
     assert f"{results} has the results of 4 units" in finish(astor("compare", files[here], *given))
@@ -227,6 +205,13 @@ def test_another_machine_goes_on_with_what_it_was_given(
     assert "in use by process" in finish(astor("compare", files[here], "--import", results), code=1)
     os.killpg(process.pid, signal.SIGTERM)
     finish(process, code=130)
+    # Stopped before anything is finished there is nothing to export, and that is no error.
+    Path(files[there]).write_text(ONE_SEED.format(folder=tmp_path / "third"))
+    process = in_a_group("compare", files[there], "--export", str(tmp_path / "none.jsonl"))
+    wait_for_line(process, " now ")
+    os.killpg(process.pid, signal.SIGTERM)
+    assert "interrupted with 0 of 6 units done" in finish(process, code=130)
+    assert not (tmp_path / "none.jsonl").exists()
 
 
 def _check_finished(folder: Path) -> None:

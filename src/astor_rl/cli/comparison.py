@@ -91,7 +91,7 @@ def compare_arms(
     status = Status(done, len(units), failed, codes(units))
     analysis = analyse(comparison, units)
     written = _write(comparison, analysis, status)
-    if export is not None:
+    if export is not None and (done or not outcome.interrupted):
         count = export_results(units, export)
         written += f"; {export} has the results of {count} units"
     if outcome.interrupted:
