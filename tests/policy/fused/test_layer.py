@@ -94,7 +94,9 @@ def test_adapters_and_their_reference(
     assert fuse_kernels(model) is None
     assert_same(runs_fused(model, lambda: logprobs_and_gradients(model, ragged_groups)), expected)
     with torch.no_grad(), model.disable_adapter():
-        torch.testing.assert_close(completion_logprobs(model, packed), reference)
+        mine = completion_logprobs(model, packed)
+        # Matrix products round differently from one kind of CPU to the next.
+        torch.testing.assert_close(mine, reference, atol=1e-4, rtol=0)
     assert set(model.state_dict()) == names
 
 
