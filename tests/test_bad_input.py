@@ -147,7 +147,7 @@ def test_a_wrong_file(tmp_path: Path, name: str, content: str, pieces: tuple[str
 
 def test_a_file_that_is_not_there_a_folder_or_not_text(tmp_path: Path) -> None:
     complaint(ConfigError, lambda: load_config("absent.toml"), "'absent.toml' does not exist")
-    complaint(ConfigError, lambda: load_config(tmp_path), str(tmp_path), "can't be read")
+    complaint(ConfigError, lambda: load_config(tmp_path), str(tmp_path), "is a folder")
     (tmp_path / "run.toml").write_bytes(b"\xff\xfe\x00")
     complaint(ConfigError, lambda: load_config(tmp_path / "run.toml"), "can't be read", "utf-8")
 

@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from astor_rl import __version__
+from astor_rl.cli import invocation
 from astor_rl.cli.app import run
 from astor_rl.cli.errors import interruption, one_line_errors
 from astor_rl.errors import CheckpointError, ConfigError
@@ -161,6 +162,40 @@ def test_an_interruption_says_what_there_is_to_go_on_with(tmp_path: Path) -> Non
     with RunFolder.create(tmp_path / "run", {"model": "tiny"}, resume=False):
         early = interruption(tmp_path / "run", again)
     assert early == f"interrupted before the first RL step; go on with: {again}"
+
+
+def test_an_interruption_says_what_is_in_no_checkpoint(finished: Path) -> None:
+    for name in ("checkpoint-1", "checkpoint-0", ".checkpoint-2.partial"):
+        (finished / "checkpoints" / name).mkdir(parents=True)
+    assert interruption(finished, "again") == (
+        "interrupted at step 2, of which those after step 1 are in no checkpoint; go on with: again"
+    )
+    (finished / "checkpoints" / "checkpoint-2").mkdir()
+    assert interruption(finished, "again") == "interrupted at step 2; go on with: again"
+
+
+def test_commands_are_printed_as_the_program_was_called(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = [tmp_path / "here/.venv/bin/astor", tmp_path / "there/bin/astor"]
+    for program in programs:
+        program.parent.mkdir(parents=True)
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("PATH", str(programs[1].parent))
+    for called, expected in (
+        (".venv/bin/astor", ".venv/bin/astor train 'a b'"),
+        (str(programs[0]), ".venv/bin/astor train 'a b'"),
+        (str(programs[1]), "astor train 'a b'"),
+        ("/lib/astor_rl/__main__.py", "python -m astor_rl train 'a b'"),
+        ("pytest", "astor train 'a b'"),
+    ):
+        monkeypatch.setattr(sys, "argv", [called])
+        assert invocation.command("train", "a b") == expected
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "argv", [str(programs[1])])
+    assert invocation.command("train") == f"{programs[1]} train"
 
 
 def test_an_error_of_ours_in_a_run_keeps_its_traceback_in_the_run_folder(

@@ -108,6 +108,14 @@ def test_an_override_is_the_same_as_writing_the_key(key: str, value: int) -> Non
     assert raw == {"outer": {"other": 1} | {key: value}}
 
 
+def test_a_folder_is_no_config(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is a folder, not a file$"):
+        load_config(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"is a folder, not a file; a run's is '.*config\.json'$"):
+        load_config(tmp_path)
+
+
 def test_one_source_or_several() -> None:
     assert as_list(None) == []
     assert as_list("a") == ["a"]

@@ -34,6 +34,7 @@ MORE: Final = {
     "B, second round": "second-b.toml",
     "A, with data that teaches nothing": "compare-mixed.toml",
     "A, at twice the learning rate": "compare-rate.toml",
+    "A, ablations": "ablations.toml",
 }
 """What `make bench-learning` leaves out; `astor compare FILE` runs them."""
 _HERE: Final = Path(__file__).parent

@@ -138,6 +138,8 @@ class DataConfig(_Section):
     test_share: Share = 0.1
     decontaminate: list[str] = []
     """Sources (public benchmarks) that no training example may overlap."""
+    seed: Count | None = None
+    """Of splits, and of which examples are mined, kept and evaluated; None: the run's `seed`."""
 
 
 class TaskConfig(_Section):
@@ -266,6 +268,11 @@ class RunConfig(_Section):
             )
         return self
 
+    @property
+    def data_seed(self) -> int:
+        """Decides which examples there are in each split, and which are evaluated."""
+        return self.seed if self.data.seed is None else self.data.seed
+
     def coordinator_options(self) -> CoordinatorOptions:
         """The core's sections as the coordinator takes them."""
         baseline = self.baseline
@@ -326,6 +333,10 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(f"config {str(path)!r} does not exist") from None
+    except IsADirectoryError:
+        hint = f"; a run's is {str(path / 'config.json')!r}"
+        hint = hint if (path / "config.json").is_file() else ""
+        raise ConfigError(f"config {str(path)!r} is a folder, not a file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} can't be read: {error}") from None
     is_json = path.suffix == ".json"

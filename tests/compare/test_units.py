@@ -170,6 +170,26 @@ def test_a_base_that_cannot_be_compared(
         plan()
 
 
+def test_all_seeds_answer_the_same_examples(plan: Plan, run_file: RunFile):
+    assert {unit.config.data_seed for unit in plan().values()} == {0}
+    run_file(seed=5)
+    units = plan()
+    assert {unit.config.data_seed for unit in units.values()} == {5}
+    assert {unit.config.seed for unit in units.values()} == {0, 1}
+    run_file(seed=5, data={"seed": 9})
+    assert {unit.config.data_seed for unit in plan().values()} == {9}
+    assert {unit.config.data_seed for unit in plan(set={"data.seed": 7}).values()} == {7}
+    with pytest.raises(ConfigError, match=r"data\.seed = 3, which must be the same for all"):
+        plan(arms=[ASTOR, {"name": "odd", "set": {"data.seed": 3}}])
+
+
+def test_seeds_may_have_splits_of_their_own(plan: Plan, run_file: RunFile):
+    run_file(seed=5)
+    for unit in plan(same_examples=False).values():
+        assert unit.config.data_seed == unit.config.seed == unit.seed
+        assert unit.config.data.seed is None
+
+
 def test_some_arms_and_what_they_need(plan: Plan):
     units = list(plan(arms=[ASTOR, FULL, SHARE, MERGE], seeds=[0]).values())
     found = [unit.name for unit in needed_for(units, ["merging"])]

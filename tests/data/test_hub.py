@@ -41,6 +41,14 @@ def test_an_absent_split_or_folder_is_one_line(hub: Path) -> None:
         assert spec in str(caught.value)
 
 
+def test_a_file_that_does_not_parse_says_why(hub: Path) -> None:
+    (hub / "broken").mkdir()
+    (hub / "broken/train.jsonl").write_text('{"prompt": "a"}\nnot json\n')
+    with pytest.raises(DataError, match=r"hf:./broken can't be loaded .*JSON") as caught:
+        load_source("hf:./broken", base_dir=hub, task_kind="code_generation")
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unreachable_hub_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 

@@ -47,6 +47,8 @@ kind = "merge"
 of = "alone"
 """
 
+ONE_SEED = COMPARE.replace("seeds = [0, 1]", "seeds = [0]").replace("= 300", "= 150")
+
 
 @pytest.fixture
 def compare_file(tiny_run: Write, tmp_path: Path) -> Callable[..., Path]:
@@ -175,8 +177,29 @@ def test_killed_and_taken_up_equals_uninterrupted_and_changes_are_refused(
     last = said.splitlines()[-1]
     assert last.startswith("error: joint/seed-0 was made with another beta: 0.01 -> 0.5; give")
 
+    # Nor does a report show old results under its name.
+    before = (straight / "comparison.json").read_bytes()
+    said = finish(astor("compare", str(tmp_path / "straight.toml"), "--report"), code=1)
+    assert said.splitlines()[-1].startswith("error: joint/seed-0 was made with another beta")
+    assert (straight / "comparison.json").read_bytes() == before
 
-ONE_SEED = COMPARE.replace("seeds = [0, 1]", "seeds = [0]").replace("= 300", "= 150")
+
+def test_what_could_not_be_judged_is_not_trained(
+    compare_file: Callable[..., Path], tiny_run: Write, astor: Astor, tmp_path: Path
+) -> None:
+    path = compare_file("unjudged", ONE_SEED)
+    tiny_run(
+        max_steps=30,
+        warmup={"steps": 3, "batch_size": 4},
+        eval={"every": 2},
+        data={"validation_share": 0.0, "test_share": 0.2},
+    )
+    said = finish(astor("compare", str(path)), code=1)
+    first = next(line for line in said.splitlines() if line.startswith("error: "))
+    assert "start/seed-0 failed: error: task 'first' has no validation examples" in first
+    assert "raise data.validation_share or give it a validation_source" in first
+    assert not (tmp_path / "unjudged/runs/start/seed-0/base").exists()
+    assert not (tmp_path / "unjudged/runs/astor/seed-0").exists()
 
 
 def test_another_machine_goes_on_with_what_it_was_given(

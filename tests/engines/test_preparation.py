@@ -42,9 +42,11 @@ def prepare(tmp_path: Path, sandbox: ProcessPool, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.setattr(sys, "modules", dict(sys.modules))
 
-    def run(*tasks: dict[str, Any], **data: Any) -> list[PreparedTask]:
-        shares = {"validation_share": 0.0, "test_share": 0.0}
-        config = parse_config({"model": "m", "tasks": list(tasks), "data": shares | data})
+    def run(
+        *tasks: dict[str, Any], seed: int = 0, data_seed: int | None = None, **data: Any
+    ) -> list[PreparedTask]:
+        section = {"validation_share": 0.0, "test_share": 0.0, "seed": data_seed} | data
+        config = parse_config({"model": "m", "seed": seed, "tasks": list(tasks), "data": section})
         return prepare_tasks(config, sandbox=sandbox, render=lambda _: (), base_dir=tmp_path)
 
     return run
@@ -125,6 +127,23 @@ def test_rows_that_are_all_held_out(prepare, tmp_path, shares, keys, count, coun
     assert str(found.value) == (
         f"task 'io': {counted}, all held out for validation or test; lower {keys}"
     )
+
+
+def test_a_wrong_row_is_said_before_that_all_are_held_out(prepare, tmp_path):
+    write(tmp_path / "io.jsonl", {"code": "def f(x): pass"})
+    with pytest.raises(DataError, match=r"io\.jsonl:1: field 'input' is missing"):
+        prepare(block(), test_share=0.999)
+
+
+def test_splits_follow_the_seed_unless_they_have_their_own(prepare, tmp_path):
+    write(tmp_path / "io.jsonl", *(row(n) | {"id": f"f{n}"} for n in range(40)))
+
+    def test_keys(seed: int, **data: Any) -> set[str]:
+        (task,) = prepare(block(), seed=seed, test_share=0.3, **data)
+        return {example.key for example in task.test}
+
+    assert test_keys(0) != test_keys(1)
+    assert test_keys(0, data_seed=1) == test_keys(1) == test_keys(1, data_seed=1)
 
 
 def test_rows_that_are_partly_held_out_and_dropped(prepare, tmp_path):

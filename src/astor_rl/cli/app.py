@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import shlex
 import sys
 from collections.abc import Iterator
 from itertools import chain
@@ -18,6 +17,7 @@ from astor_rl.cli import evaluating
 from astor_rl.cli import sandbox as sandbox_commands
 from astor_rl.cli import verl as verl_commands
 from astor_rl.cli.errors import FAILED, USAGE, fail, one_line_errors, sigterm_interrupts
+from astor_rl.cli.invocation import command
 from astor_rl.cli.options import AsJson, ConfigPath, Debug, Overrides, Plain, RunPath, say
 
 _EPILOG = """
@@ -74,7 +74,7 @@ def train(
 
         run = load_config(config, overrides)
     folder = Path(run.output_dir)
-    again = shlex.join(["astor", "train", str(config), *_set_again(overrides), "--resume"])
+    again = command("train", str(config), *_set_again(overrides), "--resume")
     with one_line_errors(debug=debug, folder=folder, resume=again), sigterm_interrupts():
         # Importing torch takes seconds; the first sign of life must not.
         typer.echo(f"astor {__version__}: {config} -> {folder}")
@@ -112,7 +112,7 @@ def merge(
     ],
     method: Annotated[
         str, typer.Option("--method", help="linear, ties, dare_linear or dare_ties.")
-    ] = "ties",
+    ] = "linear",
     density: Annotated[
         float, typer.Option("--density", help="Share of each task vector that is kept.")
     ] = 0.2,
@@ -339,7 +339,7 @@ def doctor(
         if as_json:
             typer.echo(dumps(room.as_dict(checks), indent=1))
         elif room.ready(checks):
-            typer.echo("ready: astor train configs/quickstart.toml")
+            typer.echo(f"ready: {command('train', 'configs/quickstart.toml')}")
         if not room.ready(checks):
             missing = [check for check in checks if check.status == "missing"]
             raise fail(

@@ -30,7 +30,8 @@ from astor_rl.compare.tables import markdown, render
 from astor_rl.compare.units import AFTER, BEFORE, FIRST, LAST, Unit, needed_for, plan_units
 from astor_rl.compare.workers import Workshop
 from astor_rl.config import EvalConfig
-from astor_rl.errors import StateError
+from astor_rl.engines.preparation import PreparedTask
+from astor_rl.errors import DataError, StateError
 from astor_rl.evaluate.heldout import TaskResult
 from astor_rl.report.atomic import replacing, write_json, write_text
 from astor_rl.report.console import Console, make_console
@@ -78,8 +79,7 @@ def compare_arms(
         check_export(export)
     for path in imports:
         _import(path, units, Path(comparison.output_dir))
-    if imports or export is not None:
-        check_one_making(units)
+    check_one_making(units)
     outcome = Outcome()
     if train:
         with make_console(live=live, quiet=quiet) as console:
@@ -173,7 +173,19 @@ def _train(unit: Unit) -> None:
         make_console=functools.partial(make_console, live=False),
         resume=True,
         base_dir=unit.base_dir,
+        check=_check_judged,
     )
+
+
+def _check_judged(tasks: Sequence[PreparedTask]) -> None:
+    """Refuse a comparison before it has trained anything if it couldn't be judged in the end."""
+    for task in tasks:
+        for split in ("validation", "test"):
+            if not task.split(split):
+                raise DataError(
+                    f"task {task.config.name!r} has no {split} examples, which a comparison needs; "
+                    f"raise data.{split}_share or give it a {split}_source"
+                )
 
 
 def _wait_for_folder(folder: Path) -> None:

@@ -80,8 +80,16 @@ def interruption(folder: Path | None, resume: str) -> str:
     if not holds_run(folder):
         return "interrupted before the run began; nothing was written"
     records = read_metrics(folder)
-    where = f"at step {records[-1]['step']}" if records else "before the first RL step"
+    where = _reached(folder, int(records[-1]["step"])) if records else "before the first RL step"
     return f"interrupted {where}; go on with: {resume}"
+
+
+def _reached(folder: Path, step: int) -> str:
+    names = [path.name for path in (folder / "checkpoints").glob("checkpoint-*")]
+    kept = [int(end) for name in names if (end := name.rpartition("-")[2]).isdecimal()]
+    if not kept or max(kept) >= step:
+        return f"at step {step}"
+    return f"at step {step}, of which those after step {max(kept)} are in no checkpoint"
 
 
 def _missing_package(error: ModuleNotFoundError) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from astor_rl.cli.invocation import command
 from astor_rl.config import SandboxConfig
 from astor_rl.data.mining import Mined, MiningOptions, mine_package
 from astor_rl.errors import ConfigError
@@ -14,6 +15,8 @@ from astor_rl.sandbox.opening import open_pool
 
 RUN_FILE = "run.toml"
 """The run file that trains on what was mined."""
+_FEW = 30
+"""Functions and commits below which a split of a tenth is often empty."""
 
 _HEAD = """\
 # Written by `astor mine {spec}`. Train on it with `astor train {path}`.
@@ -79,5 +82,12 @@ def findings(mined: Mined, out: Path) -> Iterator[str]:
     for kind, by_package in mined.counts().items():
         listed = ", ".join(f"{count} from {name}" for name, count in by_package.items())
         yield f"{kind}: {listed or 'nothing'}"
+    units = {row.unit for rows in mined.rows.values() for row in rows}
+    if len(units) < _FEW:
+        yield (
+            f"that is little, from {len(units)} functions and commits, of each of which all goes "
+            "to one split: a task may get no training or no test example; mine more"
+        )
     when = "from the cache" if mined.from_cache else f"in {mined.seconds:.0f} s"
-    yield f"mined {when} into {out}; train on it with: astor train {out / RUN_FILE}"
+    again = command("train", str(out / RUN_FILE))
+    yield f"mined {when} into {out}; train on it with: {again}"

@@ -137,9 +137,10 @@ def over_seeds(entrant: Entrant, value: Callable[[Result], float]) -> Interval:
 def judging_error(one: Entrant, other: Entrant) -> float | None:
     """Standard error of the mean difference of test scores that comes from the choice of examples.
 
-    All seeds answer the same ones: so the mean difference over seeds by example, how that varies
-    within a task, averaged over tasks. Intervals over seeds don't hold it. The part of it that is
-    noise of samples (a seed's answers to an example differ) is in both.
+    Of those that all seeds answer, which is all of them with `same_examples`: so the mean
+    difference over seeds by example, how that varies within a task, averaged over tasks. Intervals
+    over seeds don't hold it. The part of it that is noise of samples (a seed's answers to an
+    example differ) is in both.
     """
     seeds = shared_seeds(one, other)
     if not seeds:

@@ -83,6 +83,8 @@ class CompareConfig(_Section):
     jobs: Annotated[int, Field(ge=1)] = 1
     reference: Name = "astor"
     set: dict[str, Any] = {}
+    same_examples: bool = True
+    """All seeds have the base's `data.seed` (its `seed` where it has none); else each its own."""
 
     @model_validator(mode="after")
     def _consistent(self) -> CompareConfig:

@@ -142,6 +142,9 @@ class _Planner:
         self._comparison = comparison
         self._base = base
         self._root = Path(comparison.output_dir) / "runs"
+        self._data_seed: int | None = None
+        if comparison.same_examples:
+            self._data_seed = load_config(base, self._overrides({})).data_seed
         self._common = self._load({}, 0)
         self._check_base()
         self._inputs = digests(self._common, base_dir=base.parent)
@@ -165,12 +168,12 @@ class _Planner:
         return unit
 
     def _load(self, changes: Mapping[str, Any], seed: int) -> RunConfig:
-        settings = {**self._comparison.set, **changes, "seed": seed}
-        overrides = [
-            f"{key}={json.dumps(value, ensure_ascii=False)}"
-            for key, value in flatten(settings).items()
-        ]
-        return load_config(self._base, overrides)
+        data = {} if self._data_seed is None else {"data.seed": self._data_seed}
+        return load_config(self._base, self._overrides({**data, **changes, "seed": seed}))
+
+    def _overrides(self, changes: Mapping[str, Any]) -> list[str]:
+        settings = flatten({**self._comparison.set, **changes})
+        return [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
 
     def _check_base(self) -> None:
         config = self._common

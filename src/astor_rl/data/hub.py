@@ -48,6 +48,17 @@ def hub_rows(spec: str, base_dir: Path, *, split: str) -> Iterator[tuple[str, di
         yield f"hf:{spec}:{number}", {k: v for k, v in row.items() if v is not None}
 
 
+def _why(error: Exception) -> str:
+    """The first line of an error, and of the one that it came from."""
+    found: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(found) < 2:
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        found.append(lines[0])
+        cause = cause.__cause__
+    return ": ".join(found)
+
+
 def _load(path: str, config: str | None, split: str, spec: str, *, check: bool) -> Any:
     try:
         import datasets
@@ -62,8 +73,7 @@ def _load(path: str, config: str | None, split: str, spec: str, *, check: bool) 
     except DataError:
         raise
     except Exception as error:  # noqa: BLE001 - the library raises anything from anywhere
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"hf:{spec} can't be loaded (split {split!r}): {lines[0]}") from None
+        raise DataError(f"hf:{spec} can't be loaded (split {split!r}): {_why(error)}") from None
     finally:
         if not bars:
             datasets.enable_progress_bars()

@@ -155,7 +155,7 @@ def _load(
                     task_kind=block.task,
                     base_dir=base_dir,
                     sandbox=sandbox,
-                    seed=config.seed,
+                    seed=config.data_seed,
                     columns=block.columns,
                     progress=progress,
                 )
@@ -181,7 +181,7 @@ def _split(rows: Mapping[str, _Rows], config: RunConfig) -> None:
     }
     splits = split_all(
         {name: task.train for name, task in rows.items()},
-        seed=config.seed,
+        seed=config.data_seed,
         validation=0.0 if given["validation"] else config.data.validation_share,
         test=0.0 if given["test"] else config.data.test_share,
     )
@@ -241,15 +241,18 @@ def _finish(
             prompts[example.key] = (messages, ids)
         return list(kept.values())
 
-    train = _choose(examples("train", rows.train), block, config.seed)
+    train = _choose(examples("train", rows.train), block, config.data_seed)
+    # Before anything is said of their number: a field that is missing is the better reason.
+    validation = examples("validation", rows.validation)
+    test = examples("test", rows.test)
     if not train:
         raise DataError(f"task {block.name!r}: {_none_left(rows, dropped)}")
     prepared = PreparedTask(
         block,
         task,
         train,
-        tuple(example for _, example in examples("validation", rows.validation)),
-        tuple(example for _, example in examples("test", rows.test)),
+        tuple(example for _, example in validation),
+        tuple(example for _, example in test),
         prompts,
         dropped,
     )

@@ -48,7 +48,7 @@ class MergeOptions:
         seed: of the entries that DARE drops.
     """
 
-    method: MergeMethod = "ties"
+    method: MergeMethod = "linear"
     density: float = 0.2
     scale: float = 1.0
     seed: int = 0

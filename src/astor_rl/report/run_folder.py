@@ -49,6 +49,7 @@ _FIXED = (
     "warmup.lora",
     "data.validation_share",
     "data.test_share",
+    "data.seed",
 )
 """Keys that a resumed run must keep: its checkpoints or its splits are of them."""
 _FIXED_OF_TASKS = ("task", "max_examples", "order")

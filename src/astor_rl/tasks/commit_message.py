@@ -54,6 +54,7 @@ _LABEL = re.compile(r"^(the )?(suggested )?(git )?(commit )?(message|subject|tit
 _MARKS = re.compile(r"^(```|~~~|#+ |[-*+>] |\*\*|\d+[.)] |git commit\b)")
 _OPENING = ('"', "'", "`", "\N{LEFT DOUBLE QUOTATION MARK}", "\N{LEFT SINGLE QUOTATION MARK}")
 _CLOSING = ('"', "'", "`", "\N{RIGHT DOUBLE QUOTATION MARK}", "\N{RIGHT SINGLE QUOTATION MARK}")
+_OF_DIFFS = ("diff --git ", "@@ -", "--- a/", "+++ b/")
 _GENERIC = ("Update file", "Fix bug")
 _FOREIGN = "Исправлена ошибка при чтении файла настроек"
 
@@ -134,6 +135,11 @@ class CommitMessageTask:
             raise DataError(f"{origin}: field 'diff' is blank; it must show a change")
         if not subject:
             raise DataError(f"{origin}: the commit's subject is blank; it must say something")
+        if subject.startswith(_OF_DIFFS):
+            raise DataError(
+                f"{origin}: the commit's subject is {subject!r:.60}, which begins a diff; it must "
+                "be the message (are two columns swapped?)"
+            )
         fields = {"diff": diff, "subject": subject}
         key = content_key(self.kind, fields)
         return Example(key, fields, origin, unit or optional(row, "id", str, origin, key))

@@ -178,6 +178,12 @@ def test_a_refused_resume_leaves_the_run_as_it_was(
         assert files(folder) == before
         return output.splitlines()[-1]
 
+    said = refusal("max_steps=1")
+    assert said == (
+        "error: max_steps is 1 and the run is at step 2 already; raise it, or name another folder"
+    )
+    said = refusal("max_steps=5", "data.seed=3")
+    assert said.startswith("error: data.seed is 3, the run in ")
     said = refusal("max_steps=5", "seed=3", "lora.r=8")
     assert said == (
         f"error: seed is 3, the run in {str(folder)!r} has 0; resume with that or name another "

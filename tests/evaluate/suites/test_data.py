@@ -59,7 +59,8 @@ def test_a_suite_without_data_says_where_to_get_it(name, tmp_path: Path, pool):
         load_rows(name, [], tmp_path, pool)
     message = str(found.value)
     assert message.startswith(f"suite {name!r} has no data in {str(tmp_path)!r}; get ")
-    assert message.endswith(f"--data {name}=jsonl:FILE")
+    source = "FOLDER" if name == "aider-polyglot" else "jsonl:FILE"
+    assert message.endswith(f"--data {name}={source}")
     assert "\n" not in message
     with pytest.raises(DataError, match="is no folder"):
         load_rows(name, [], tmp_path / "none", pool)

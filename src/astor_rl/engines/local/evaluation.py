@@ -27,7 +27,7 @@ def held_out(
     for task in tasks:
         pool = task.split(split)
         count = min(examples, len(pool))
-        chosen = random.Random(f"{config.seed}:{task.name}:{split}").sample(pool, count)
+        chosen = random.Random(f"{config.data_seed}:{task.name}:{split}").sample(pool, count)
         limit = task.config.max_completion_length or config.max_completion_length
         for example in chosen:
             messages, ids = task.prompts[example.key]

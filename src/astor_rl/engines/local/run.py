@@ -69,8 +69,17 @@ FINAL = "model"
 """Folder in the run: the trained model, adapter merged."""
 
 
+def _any_examples(tasks: Sequence[PreparedTask]) -> None:
+    """Whatever the examples are."""
+
+
 def train(
-    config: RunConfig, *, make_console: Callable[[], Console], resume: bool, base_dir: Path
+    config: RunConfig,
+    *,
+    make_console: Callable[[], Console],
+    resume: bool,
+    base_dir: Path,
+    check: Callable[[Sequence[PreparedTask]], None] = _any_examples,
 ) -> None:
     """Run a config from its beginning, or from where it was stopped.
 
@@ -79,6 +88,7 @@ def train(
         make_console: makes the console in the process that reports.
         resume: go on with the run in `output_dir`.
         base_dir: relative sources start here.
+        check: raises if the run shall not begin with these examples; before anything is trained.
 
     Raises:
         AstorError: one line for a person; the run folder is left resumable.
@@ -87,7 +97,7 @@ def train(
     _require_one_turn(config)
     check_trackers(config.report_to)
     processes = processes_wanted(config.num_processes)
-    args = (config, make_console, resume, base_dir)
+    args = (config, make_console, resume, base_dir, check)
     if processes > 1 and not under_launcher():
         launch(_train_here, args, processes=processes)
     else:
@@ -104,11 +114,15 @@ def _require_one_turn(config: RunConfig) -> None:
 
 
 def _train_here(
-    config: RunConfig, make_console: Callable[[], Console], resume: bool, base_dir: Path
+    config: RunConfig,
+    make_console: Callable[[], Console],
+    resume: bool,
+    base_dir: Path,
+    check: Callable[[Sequence[PreparedTask]], None],
 ) -> None:
     with world(threads=config.torch_threads) as here:
         if not here.is_main:
-            _Run(config, None, None, here, base_dir).execute()
+            _Run(config, None, None, here, base_dir, check).execute()
             return
         with (
             make_console() as console,
@@ -118,7 +132,7 @@ def _train_here(
         ):
             for change in folder.changed:
                 console.note(f"changed since the last session: {change}")
-            _Run(config, folder, console, here, base_dir).execute()
+            _Run(config, folder, console, here, base_dir, check).execute()
 
 
 def check_processes(config: RunConfig, processes: int) -> None:
@@ -164,6 +178,7 @@ class _Run:
         console: Console | None,
         here: World,
         base_dir: Path,
+        check: Callable[[Sequence[PreparedTask]], None],
     ) -> None:
         self._config = config
         self._path = Path(config.output_dir)
@@ -171,6 +186,7 @@ class _Run:
         self._console = console
         self._world = here
         self._base_dir = base_dir
+        self._check_examples = check
         self._dtype = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
 
     def execute(self) -> None:
@@ -217,6 +233,7 @@ class _Run:
         """What would otherwise be found out after the warm-up."""
         config = self._config
         check_processes(config, self._world.size)
+        self._check_examples(tasks)
         alone = config.baseline.task if config.schedule.method == "single" else None
         prompts = sum(len(task.train) for task in tasks if alone in (None, task.name))
         if prompts < config.prompts_per_step and not config.schedule.allow_repeats:
@@ -243,6 +260,8 @@ class _Run:
         found = self._checkpoint()
         if found is None:
             return
+        if found.parent == self._path / "checkpoints":
+            self._check_not_past(checkpoint_step(found))
         state = load_checkpoint(found)
         try:
             check_state(state, self._config, tasks)
@@ -251,6 +270,13 @@ class _Run:
                 f"checkpoint {str(found)!r} doesn't fit: {error}; resume with the examples and "
                 "options it was made with, or name another folder"
             ) from None
+
+    def _check_not_past(self, step: int) -> None:
+        if step > self._config.max_steps:
+            raise StateError(
+                f"max_steps is {self._config.max_steps} and the run is at step {step} already; "
+                "raise it, or name another folder"
+            )
 
     def _load(self, name: str) -> LoadedModel:
         def load() -> LoadedModel:

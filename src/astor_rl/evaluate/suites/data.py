@@ -28,6 +28,7 @@ class Place:
         remedy: where to get it.
         kind: the task whose rows `mine:` makes for it.
         first: take the first file that is found, not all.
+        named: what `--data` is given then.
     """
 
     files: tuple[str, ...]
@@ -35,6 +36,7 @@ class Place:
     remedy: str
     kind: str
     first: bool = True
+    named: str = "jsonl:FILE"
 
 
 PLACES: Mapping[str, Place] = {
@@ -69,9 +71,10 @@ PLACES: Mapping[str, Place] = {
             "polyglot-benchmark",
         ),
         "",
-        "git clone https://github.com/Aider-AI/polyglot-benchmark, and give that folder",
+        "git clone https://github.com/Aider-AI/polyglot-benchmark",
         "code_generation",
         first=False,
+        named="FOLDER",
     ),
     "unit-tests": Place(
         ("unit_test_generation.heldout.quixbugs.jsonl", "unit-tests.jsonl"),
@@ -162,7 +165,7 @@ def load_rows(
     sources = list(named) or _in_folder(place, folder)
     if not sources and place.hub and folder is None:
         sources = [place.hub]
-    remedy = f"{place.remedy}; then --data {name}=jsonl:FILE"
+    remedy = f"{place.remedy}; then --data {name}={place.named}"
     if not sources:
         where = f" in {str(folder)!r}" if folder else ""
         raise DataError(f"suite {name!r} has no data{where}; get {remedy}")

@@ -32,8 +32,8 @@ def refuse_used(path: Path, *, resume: bool) -> None:
     """
     if (path / SETTINGS).exists() and not resume:
         raise StateError(
-            f"{str(path)!r} holds an evaluation already; give --resume to go on with it, or "
-            "another --output"
+            f"{str(path)!r} holds an evaluation already; give --resume to go on with that one, or "
+            "another --output for this one"
         )
 
 
