@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from astor_rl.report.lock import FolderLock
 from astor_rl.report.run_folder import read_config, read_evaluations, read_metrics
 
 pytestmark = pytest.mark.slow
@@ -223,11 +224,9 @@ def test_another_machine_goes_on_with_what_it_was_given(
     mine, theirs = (_without_judging(findings(folder)) for folder in (here, there))
     assert mine["arms"]["astor"] == theirs["arms"]["astor"]
     assert mine["gains"] == theirs["gains"]
-    process = in_a_group("compare", files[here])
-    wait_for_line(process, " now ")
+    lock = FolderLock(here / "compare.lock")  # as a comparison that is running has it
     assert "in use by process" in finish(astor("compare", files[here], "--import", results), code=1)
-    os.killpg(process.pid, signal.SIGTERM)
-    finish(process, code=130)
+    lock.release()
     # Stopped before anything is finished there is nothing to export, and that is no error.
     Path(files[there]).write_text(ONE_SEED.format(folder=tmp_path / "third"))
     process = in_a_group("compare", files[there], "--export", str(tmp_path / "none.jsonl"))
