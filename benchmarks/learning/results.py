@@ -170,7 +170,7 @@ def _laboratory(name: str, record: Record) -> Iterator[str]:
     )
     yield f"### ASTOR against the paper's arms, laboratory {name}"
     columns = ("against", "gain", "95% interval", "seeds", "so ASTOR is", "in the paper")
-    yield _table(columns, _gains(record))
+    yield _table(columns, _gains(record, whole=name in COMPARISONS))
     yield from _left_out(record)
     yield f"### Test scores, laboratory {name}"
     columns = ("arm", "seeds", "tokens", *record["tasks"], "mean", "ASTOR's gain")
@@ -211,10 +211,11 @@ def _reservations(record: Record) -> Iterator[str]:
         )
 
 
-def _gains(record: Record) -> Iterator[Sequence[str]]:
+def _gains(record: Record, *, whole: bool) -> Iterator[Sequence[str]]:
+    """A row for each headline; with `whole`, also for those without a result."""
     for name in _ROWS:
         found = record.get(f"astor_vs_{name}")
-        if found is None and name not in _HEADLINES:
+        if found is None and not (whole and name in _HEADLINES):
             continue
         against, paper = _TITLES[name], f"{_PAPER[name]:+.1f}%" if name in _PAPER else ""
         if found is None:
