@@ -150,7 +150,10 @@ def test_an_interruption_says_how_far_it_came_and_how_to_go_on(name: str, finish
         check=False,
     )
     assert done.returncode == 130
-    assert done.stderr == "interrupted at step 2; go on with: astor train x.toml --resume\n"
+    assert done.stderr == (
+        "interrupted at step 2, before the first checkpoint; go on with: "
+        "astor train x.toml --resume\n"
+    )
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
@@ -170,7 +173,7 @@ def test_an_interruption_says_what_is_in_no_checkpoint(finished: Path) -> None:
     assert interruption(finished, "again") == (
         "interrupted at step 2, of which those after step 1 are in no checkpoint; go on with: again"
     )
-    (finished / "checkpoints" / "checkpoint-2").mkdir()
+    (finished / "checkpoints" / "global_step_2").mkdir()
     assert interruption(finished, "again") == "interrupted at step 2; go on with: again"
 
 
@@ -184,11 +187,12 @@ def test_commands_are_printed_as_the_program_was_called(
         program.chmod(0o755)
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("PATH", str(programs[1].parent))
+    monkeypatch.setattr(sys, "orig_argv", [str(programs[0].with_name("python")), "-m", "astor_rl"])
     for called, expected in (
         (".venv/bin/astor", ".venv/bin/astor train 'a b'"),
         (str(programs[0]), ".venv/bin/astor train 'a b'"),
         (str(programs[1]), "astor train 'a b'"),
-        ("/lib/astor_rl/__main__.py", "python -m astor_rl train 'a b'"),
+        ("/lib/astor_rl/__main__.py", ".venv/bin/python -m astor_rl train 'a b'"),
         ("pytest", "astor train 'a b'"),
     ):
         monkeypatch.setattr(sys, "argv", [called])
@@ -196,6 +200,8 @@ def test_commands_are_printed_as_the_program_was_called(
     monkeypatch.setenv("PATH", "")
     monkeypatch.setattr(sys, "argv", [str(programs[1])])
     assert invocation.command("train") == f"{programs[1]} train"
+    monkeypatch.chdir(programs[1].parent)
+    assert invocation.command("train") == "./astor train"
 
 
 def test_an_error_of_ours_in_a_run_keeps_its_traceback_in_the_run_folder(

@@ -53,7 +53,7 @@ def test_a_folder_becomes_data_for_all_four_tasks(
     said = capsys.readouterr().out
     assert "Mining: ./own\n" in said
     assert "astor train data/run.toml" in said
-    assert "that is little, from 1 functions and commits" in said
+    assert "that is little (io_prediction from 1, " in said
 
     config = load_config(tmp_path / "data" / "run.toml")
     assert {block.task for block in config.tasks} == set(KINDS)

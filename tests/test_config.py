@@ -111,7 +111,8 @@ def test_an_override_is_the_same_as_writing_the_key(key: str, value: int) -> Non
 def test_a_folder_is_no_config(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is a folder, not a file$"):
         load_config(tmp_path)
-    (tmp_path / "config.json").write_text("{}")
+    for name in ("config.json", "versions.json"):
+        (tmp_path / name).write_text("{}")
     with pytest.raises(ConfigError, match=r"is a folder, not a file; a run's is '.*config\.json'$"):
         load_config(tmp_path)
 

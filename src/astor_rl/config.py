@@ -139,7 +139,7 @@ class DataConfig(_Section):
     decontaminate: list[str] = []
     """Sources (public benchmarks) that no training example may overlap."""
     seed: Count | None = None
-    """Of splits, and of which examples are mined, kept and evaluated; None: the run's `seed`."""
+    """Of splits, and of which examples are kept and evaluated; None: the run's `seed`."""
 
 
 class TaskConfig(_Section):
@@ -335,7 +335,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
         raise ConfigError(f"config {str(path)!r} does not exist") from None
     except IsADirectoryError:
         hint = f"; a run's is {str(path / 'config.json')!r}"
-        hint = hint if (path / "config.json").is_file() else ""
+        is_run = all((path / name).is_file() for name in ("config.json", "versions.json"))
+        hint = hint if is_run else ""
         raise ConfigError(f"config {str(path)!r} is a folder, not a file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} can't be read: {error}") from None

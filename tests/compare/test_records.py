@@ -19,6 +19,7 @@ Plan = Callable[..., dict[str, Unit]]
 def begin_all(units: dict[str, Unit]) -> None:
     for unit in units.values():
         records.begin(unit)
+        (unit.folder / "eval").mkdir(parents=True)
 
 
 def test_a_changed_arm_is_refused_by_name(plan: Plan):
@@ -37,6 +38,35 @@ def test_a_unit_that_has_not_begun_may_change(plan: Plan):
     records.begin(units["astor/seed-0"])
     arms = [{"name": "astor"}, {"name": "joint", "set": {"schedule.method": "sec"}}]
     records.check_unchanged(list(plan(arms=arms).values()))
+
+
+def test_a_unit_that_was_refused_before_it_did_any_work_may_change(plan: Plan):
+    units = plan()
+    start = units["start/seed-0"]
+    records.begin(start)
+    start.folder.mkdir(parents=True)
+    for name in ("config.json", "events.jsonl", "run.lock"):
+        (start.folder / name).touch()
+    changed = list(plan(set={"data.test_share": 0.3}).values())
+    records.check_unchanged(changed)
+    (start.folder / "eval").mkdir()
+    with pytest.raises(StateError, match=r"another data\.test_share: 0\.1 -> 0\.3"):
+        records.check_unchanged(changed)
+
+
+def test_examples_of_each_seed_are_those_of_before_there_was_a_seed_of_data(plan: Plan):
+    units = plan(same_examples=False)
+    begin_all(units)
+    for unit in units.values():
+        record = json.loads(unit.record.read_text())
+        del record["made_from"]["data"]["seed"]
+        unit.record.write_text(json.dumps(record))
+    records.check_unchanged(list(units.values()))
+    # The base's seed is 0: its own examples are what all seeds have now.
+    same = plan()
+    records.check_unchanged([unit for unit in same.values() if unit.seed == 0])
+    with pytest.raises(StateError, match=r"data\.seed: 1 -> 0; .*set same_examples = false"):
+        records.check_unchanged(list(same.values()))
 
 
 def test_changed_data_are_refused(plan: Plan, tmp_path: Path):

@@ -188,6 +188,9 @@ def test_seeds_may_have_splits_of_their_own(plan: Plan, run_file: RunFile):
     for unit in plan(same_examples=False).values():
         assert unit.config.data_seed == unit.config.seed == unit.seed
         assert unit.config.data.seed is None
+    run_file(data={"seed": 9})
+    with pytest.raises(ConfigError, match=r"all seeds would have data\.seed = 9; take one"):
+        plan(same_examples=False)
 
 
 def test_some_arms_and_what_they_need(plan: Plan):

@@ -56,7 +56,7 @@ def test_a_message_gives_the_subject_where_there_is_none():
         ({"diff": DIFF, "subject": ["x"]}, "'subject' is list"),
         ({"diff": " \n", "subject": "x"}, "'diff' is blank"),
         ({"diff": DIFF, "subject": "\n "}, "subject is blank"),
-        ({"diff": "Add a test", "subject": "diff --git a/x b/x\n"}, "columns swapped"),
+        ({"diff": "Add a test", "subject": "diff --git a/x b/x\n"}, "two columns swapped"),
     ],
 )
 def test_bad_rows_name_their_origin(row, words):

@@ -178,14 +178,22 @@ def _train(unit: Unit) -> None:
 
 
 def _check_judged(tasks: Sequence[PreparedTask]) -> None:
-    """Refuse a comparison before it has trained anything if it couldn't be judged in the end."""
+    """Refuse, before anything is trained, examples on which nothing could be judged in the end."""
     for task in tasks:
         for split in ("validation", "test"):
             if not task.split(split):
                 raise DataError(
-                    f"task {task.config.name!r} has no {split} examples, which a comparison needs; "
-                    f"raise data.{split}_share or give it a {split}_source"
+                    f"task {task.name!r} has no {split} examples, which a comparison needs; "
+                    + _how_to_get(split, task)
                 )
+
+
+def _how_to_get(split: str, task: PreparedTask) -> str:
+    source = getattr(task.config, f"{split}_source")
+    if source is None:
+        return f"raise data.{split}_share or give it a {split}_source"
+    lost = ", ".join(f"{count} {why}" for why, count in task.dropped.items())
+    return f"of its {split}_source {source!r} nothing is left ({lost or 'it is empty'})"
 
 
 def _wait_for_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -22,6 +23,8 @@ from astor_rl.errors import AstorError, ConfigError
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 CRASH = "crash.txt"
 """Where a run folder keeps the traceback of an error that is ours."""
+_CHECKPOINT = re.compile(r"(?:checkpoint-|global_step_)(\d+)")
+"""As the local engine and verl call them."""
 
 
 def fail(message: str, code: int) -> typer.Exit:
@@ -85,11 +88,14 @@ def interruption(folder: Path | None, resume: str) -> str:
 
 
 def _reached(folder: Path, step: int) -> str:
-    names = [path.name for path in (folder / "checkpoints").glob("checkpoint-*")]
-    kept = [int(end) for name in names if (end := name.rpartition("-")[2]).isdecimal()]
-    if not kept or max(kept) >= step:
+    names = [path.name for path in (folder / "checkpoints").glob("*")]
+    steps = [int(found[1]) for name in names if (found := _CHECKPOINT.fullmatch(name))]
+    newest = max(steps, default=0)
+    if newest >= step:
         return f"at step {step}"
-    return f"at step {step}, of which those after step {max(kept)} are in no checkpoint"
+    if not newest:
+        return f"at step {step}, before the first checkpoint"
+    return f"at step {step}, of which those after step {newest} are in no checkpoint"
 
 
 def _missing_package(error: ModuleNotFoundError) -> str:

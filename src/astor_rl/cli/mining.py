@@ -82,11 +82,11 @@ def findings(mined: Mined, out: Path) -> Iterator[str]:
     for kind, by_package in mined.counts().items():
         listed = ", ".join(f"{count} from {name}" for name, count in by_package.items())
         yield f"{kind}: {listed or 'nothing'}"
-    units = {row.unit for rows in mined.rows.values() for row in rows}
-    if len(units) < _FEW:
+    units = {kind: len({row.unit for row in rows}) for kind, rows in mined.rows.items() if rows}
+    if few := [f"{kind} from {count}" for kind, count in units.items() if count < _FEW]:
         yield (
-            f"that is little, from {len(units)} functions and commits, of each of which all goes "
-            "to one split: a task may get no training or no test example; mine more"
+            f"that is little ({', '.join(few)} functions or commits): each goes to one split "
+            "as a whole, so such a task may get no training or no test example; mine more"
         )
     when = "from the cache" if mined.from_cache else f"in {mined.seconds:.0f} s"
     again = command("train", str(out / RUN_FILE))

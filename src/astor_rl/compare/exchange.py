@@ -122,9 +122,12 @@ def _check(path: Path, unit: Unit, found: Found, *, inputs: bool) -> None:
     changed = _differences(found.packed.made_from, unit.made_from, inputs=inputs)
     if changed:
         more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
-        raise StateError(
-            f"{where} was made with another {changed[0]}{more}; it is no result of this comparison"
+        hint = (
+            records.remedy(changed)
+            if "data.seed: " in changed[0]
+            else "it is no result of this comparison"
         )
+        raise StateError(f"{where} was made with another {changed[0]}{more}; {hint}")
     delete = f"delete {str(unit.record)!r} and {str(unit.folder)!r} to take the file's"
     if records.is_finished(unit):
         if not _same(read_unit(unit), found):
@@ -168,8 +171,7 @@ def check_one_making(units: Sequence[Unit]) -> None:
         made_from = flatten(records.read(unit)["made_from"])
         if changed := _differences(made_from, unit.made_from, inputs=False):
             raise StateError(
-                f"{unit.name} was made with another {changed[0]}; give the changed arm another "
-                "name, or the comparison another output_dir"
+                f"{unit.name} was made with another {changed[0]}; {records.remedy(changed)}"
             )
         for key, digest in _of_inputs(made_from):
             before, name = digests.setdefault(key, (digest, unit.name))

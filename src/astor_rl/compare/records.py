@@ -20,7 +20,7 @@ from astor_rl.compare.units import AFTER, Unit
 from astor_rl.config import RunConfig, TaskConfig
 from astor_rl.errors import DataError, StateError
 from astor_rl.report.atomic import write_json
-from astor_rl.report.run_folder import differences, flatten
+from astor_rl.report.run_folder import begun, differences, flatten, with_data_seeds
 from astor_rl.schedule.baselines.options import reads
 from astor_rl.schedule.baselines.registry import PICKING
 
@@ -37,7 +37,7 @@ def check_unchanged(units: Sequence[Unit]) -> None:
     """
     for unit in units:
         before = _read(unit.record)
-        if not before:
+        if not before or not (before.get("finished") or begun(unit.folder)):
             continue
         changed = changes(before["made_from"], unit.made_from)
         if changed and changed[0].endswith(" -> 'absent'") and "inputs." in changed[0]:
@@ -49,10 +49,16 @@ def check_unchanged(units: Sequence[Unit]) -> None:
         if changed:
             more = f" (and {len(changed) - 1} more)" if len(changed) > 1 else ""
             raise StateError(
-                f"{unit.name} was made with another {changed[0]}{more}; give the changed arm "
-                f"another name, the comparison another output_dir, or delete {str(unit.record)!r} "
-                f"and {str(unit.folder)!r}"
+                f"{unit.name} was made with another {changed[0]}{more}; {remedy(changed)}, or "
+                f"delete {str(unit.record)!r} and {str(unit.folder)!r}"
             )
+
+
+def remedy(changed: Sequence[str]) -> str:
+    """What to do about changes (as `changes` has them) but to delete something."""
+    if all("data.seed: " in change for change in changed):
+        return "each seed had its own examples then: set same_examples = false to go on with that"
+    return "give the changed arm another name, the comparison another output_dir"
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
@@ -60,7 +66,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str]:
 
     Keys that a later version added, with a value that changes nothing, are none.
     """
-    old, new = _read_ones(flatten(before)), _read_ones(flatten(after))
+    old, new = (_read_ones(with_data_seeds(flatten(each))) for each in (before, after))
     added = {
         key: value for key, value in new.items() if key not in old and _is_as_before(key, value)
     }

@@ -143,8 +143,14 @@ class _Planner:
         self._base = base
         self._root = Path(comparison.output_dir) / "runs"
         self._data_seed: int | None = None
+        own = load_config(base, self._overrides({}))
         if comparison.same_examples:
-            self._data_seed = load_config(base, self._overrides({})).data_seed
+            self._data_seed = own.data_seed
+        elif own.data.seed is not None:
+            raise ConfigError(
+                f"same_examples is false and all seeds would have data.seed = {own.data.seed}; "
+                "take one of the two out"
+            )
         self._common = self._load({}, 0)
         self._check_base()
         self._inputs = digests(self._common, base_dir=base.parent)

@@ -155,7 +155,6 @@ def _load(
                     task_kind=block.task,
                     base_dir=base_dir,
                     sandbox=sandbox,
-                    seed=config.data_seed,
                     columns=block.columns,
                     progress=progress,
                 )
@@ -242,11 +241,12 @@ def _finish(
         return list(kept.values())
 
     train = _choose(examples("train", rows.train), block, config.data_seed)
+    dropped_here = dict(dropped)
     # Before anything is said of their number: a field that is missing is the better reason.
     validation = examples("validation", rows.validation)
     test = examples("test", rows.test)
     if not train:
-        raise DataError(f"task {block.name!r}: {_none_left(rows, dropped)}")
+        raise DataError(f"task {block.name!r}: {_none_left(rows, dropped_here)}")
     prepared = PreparedTask(
         block,
         task,

@@ -114,7 +114,7 @@ class RunFolder:
                 f"output_dir {str(path)!r} holds a {_CONFIG} that is no run's (a model's?); name "
                 "another folder"
             )
-        there = holds_run(path) and _begun(path)
+        there = holds_run(path) and begun(path)
         if there and not resume:
             raise ConfigError(
                 f"output_dir {str(path)!r} holds a run already; continue it with --resume, or "
@@ -276,7 +276,7 @@ def _check_fixed(before: Mapping[str, Any], config: Mapping[str, Any], path: Pat
             f"tasks are {', '.join(names)}, {has} {', '.join(then)}; resume with those or name "
             "another folder"
         )
-    new, old = flatten(config), flatten(before)
+    new, old = (with_data_seeds(flatten(each)) for each in (config, before))
     for key in (*_FIXED, *(f"tasks.{name}.{key}" for name in names for key in _FIXED_OF_TASKS)):
         # A key that only one of the two knows is another release's.
         if key in new and key in old and new[key] != old[key]:
@@ -296,9 +296,9 @@ def holds_run(path: str | Path) -> bool:
     return all((Path(path) / name).is_file() for name in (_CONFIG, _VERSIONS))
 
 
-def _begun(path: Path) -> bool:
+def begun(path: Path) -> bool:
     """Whether a run came so far that there is something to lose: a wrong config is none."""
-    return any(
+    return path.is_dir() and any(
         entry.name not in _HOUSEKEEPING and not entry.name.endswith(TEMPORARY)
         for entry in path.iterdir()
     )
@@ -357,6 +357,20 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[str
         for key in sorted(old.keys() | new.keys())
         if old.get(key, "absent") != new.get(key, "absent")
     ]
+
+
+def with_data_seeds(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Flat keys, with the `data.seed` that was in effect where none was given: the run's `seed`.
+
+    Of what older releases wrote, too, which had no such key; and of every run there is in `flat`.
+    """
+    found = dict(flat)
+    for key in flat:
+        before, section, _ = f".{key}".rpartition(".data.")
+        seed, own = (f"{before}{name}".removeprefix(".") for name in (".seed", ".data.seed"))
+        if section and found.get(own) is None and seed in flat:
+            found[own] = flat[seed]
+    return found
 
 
 def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -135,10 +135,12 @@ class CommitMessageTask:
             raise DataError(f"{origin}: field 'diff' is blank; it must show a change")
         if not subject:
             raise DataError(f"{origin}: the commit's subject is blank; it must say something")
-        if subject.startswith(_OF_DIFFS):
+        if subject.startswith(_OF_DIFFS) and not any(
+            line.startswith(("+", "-")) for line in diff.splitlines()
+        ):
             raise DataError(
-                f"{origin}: the commit's subject is {subject!r:.60}, which begins a diff; it must "
-                "be the message (are two columns swapped?)"
+                f"{origin}: the commit's subject is {subject!r:.60}, which begins a diff, and "
+                "field 'diff' has no changed line (are the two columns swapped?)"
             )
         fields = {"diff": diff, "subject": subject}
         key = content_key(self.kind, fields)

@@ -260,8 +260,7 @@ class _Run:
         found = self._checkpoint()
         if found is None:
             return
-        if found.parent == self._path / "checkpoints":
-            self._check_not_past(checkpoint_step(found))
+        self._check_not_past(checkpoint_step(found))
         state = load_checkpoint(found)
         try:
             check_state(state, self._config, tasks)
