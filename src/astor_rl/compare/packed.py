@@ -204,7 +204,10 @@ def rounded(one: Found) -> Found:
 
 
 def dump_file(units: Sequence[Found]) -> str:
-    """The text of a file with these units; what a merge is of stands before it."""
+    """The text of a file with these units; what a merge is of stands before it.
+
+    Keys are in order: the same units give the same text, whichever files they came from.
+    """
     kinds: dict[str, None] = dict.fromkeys(one.packed.kind for one in units)
     common = {kind: _common([one for one in units if one.packed.kind == kind]) for kind in kinds}
     examples = _united([one.examples for one in units])
@@ -219,7 +222,7 @@ def dump_file(units: Sequence[Found]) -> str:
             known |= _as_source(source)
         made_from = one.packed.made_from
         changes = {
-            "made_from": {key: made_from[key] for key in made_from if key not in known},
+            "made_from": {key: made_from[key] for key in sorted(made_from) if key not in known},
             "of": [source.packed.unit for source in sources],
             "environment": None if one.environment is None else distinct.index(one.environment),
             "outcomes": {task: _spread(one, task, examples[task]) for task in one.examples},
@@ -247,7 +250,7 @@ def _common(units: Sequence[Found]) -> dict[str, Any]:
     first, *others = (one.packed.made_from for one in units)
     return {
         key: value
-        for key, value in first.items()
+        for key, value in sorted(first.items())
         if not key.startswith(_OF) and all(key in one and one[key] == value for one in others)
     }
 
