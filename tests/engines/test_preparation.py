@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from astor_rl.config import parse_config
+from astor_rl.engines.local.evaluation import held_out
 from astor_rl.engines.preparation import PreparedTask, prepare_tasks
 from astor_rl.errors import AstorError, ConfigError, DataError
 from astor_rl.sandbox.pool import ProcessPool
@@ -144,6 +145,21 @@ def test_splits_follow_the_seed_unless_they_have_their_own(prepare, tmp_path):
 
     assert test_keys(0) != test_keys(1)
     assert test_keys(0, data_seed=1) == test_keys(1) == test_keys(1, data_seed=1)
+
+
+def test_what_is_evaluated_follows_the_seed_of_the_data(prepare, tmp_path):
+    write(tmp_path / "io.jsonl", row())
+    write(tmp_path / "held.jsonl", *(row(n) for n in range(1, 41)))
+    source = block(test_source="jsonl:held.jsonl")
+    tasks = prepare(source)
+
+    def chosen(seed: int, data_seed: int | None = None) -> list[str]:
+        raw = {"model": "m", "seed": seed, "tasks": [source], "data": {"seed": data_seed}}
+        found = held_out(tasks, parse_config(raw), split="test", examples=5)
+        return [item.example.key for item in found]
+
+    assert chosen(0) != chosen(1)
+    assert chosen(0, 1) == chosen(1) == chosen(2, 1)
 
 
 def test_rows_that_are_partly_held_out_and_dropped(prepare, tmp_path):

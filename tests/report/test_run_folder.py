@@ -17,7 +17,7 @@ import pytest
 
 from astor_rl.errors import ConfigError, DataError, StateError
 from astor_rl.report import run_folder
-from astor_rl.report.run_folder import RunFolder
+from astor_rl.report.run_folder import RunFolder, with_data_seeds
 
 Make = Callable[..., RunFolder]
 Train = Callable[[RunFolder, range], None]
@@ -409,3 +409,12 @@ def test_versions_name_the_commit_and_whether_files_differ(
     assert state("clean") == {"commit": git("rev-parse", "HEAD"), "dirty": False}
     (repository / "file").write_text("2")
     assert state("dirty")["dirty"] is True
+
+
+def test_the_seed_of_the_data_is_the_runs_where_there_is_none() -> None:
+    merge = {"of.io/seed-1.seed": 1, "of.io/seed-1.data.test_share": 0.1}
+    flat = {"seed": 3, "data.test_share": 0.1, **merge}  # as older releases wrote it
+    assert with_data_seeds(flat) == {**flat, "data.seed": 3, "of.io/seed-1.data.seed": 1}
+    assert with_data_seeds({**flat, "data.seed": None})["data.seed"] == 3
+    assert with_data_seeds({**flat, "data.seed": 0})["data.seed"] == 0
+    assert with_data_seeds({"seed": 3, "beta": 0.1}) == {"seed": 3, "beta": 0.1}
