@@ -151,6 +151,19 @@ def test_task_rms_rises_when_a_task_opens_up_and_is_floored_before() -> None:
     assert potential.estimate("a").value == pytest.approx((2 / 7) / 0.25, rel=1e-3)
 
 
+@given(st.lists(st.lists(st.booleans(), min_size=4, max_size=8), min_size=1, max_size=9))
+def test_task_rms_does_not_depend_on_the_units_of_the_reward(groups: list[list[bool]]) -> None:
+    """Neither the value nor its error, of which a prior in other units would make more or less."""
+    potential = Potential(["whole", "half"], PotentialOptions(rms_floor=1e-9))
+    for group in groups:
+        potential.observe("whole", 0, [float(each) for each in group])
+        potential.observe("half", 0, [each / 2 for each in group])
+    potential.freeze_scales()
+    whole, half = potential.estimate("whole"), potential.estimate("half")
+    if len({each for group in groups for each in group}) > 1:  # else nothing varies
+        assert (half.value, half.se) == pytest.approx((whole.value, whole.se))
+
+
 def test_state_round_trip_is_exact_and_strict() -> None:
     potential = Potential(["a", "b"], PotentialOptions())
     potential.observe("a", 3, [0.0, 1.0, 0.3])

@@ -35,8 +35,9 @@ class PotentialOptions:
         prior_groups: how many groups' worth of belief the prior spread below carries, so that
             a run of all-equal groups never means certainty.
         prior_sd: prior standard deviation of a group's variance around the task's mean, in
-            units of the reward range's variance (0.25).
-        rms_floor: least divisor of `task_rms`, in the same units.
+            units of what the scale divides by: an error in other units than the estimate's would
+            hold a task of small variance for unmeasured.
+        rms_floor: least divisor of `task_rms`, in units of the reward range's variance (0.25).
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -183,11 +184,12 @@ class Potential:
         """P_k with its standard error.
 
         The spread s^2 of group variances is the weighted sample estimate, pooled with
-        `prior_groups` groups of spread `prior_sd`; SE^2 = s^2 sum w^2 / (sum w)^2.
+        `prior_groups` groups of spread `prior_sd` times the divisor;
+        SE^2 = s^2 sum w^2 / (sum w)^2.
         """
         evidence = self._tasks[task]
         divisor = self._divisor(evidence)
-        prior = (self._options.prior_sd * RANGE_VARIANCE) ** 2
+        prior = (self._options.prior_sd * divisor) ** 2
         if evidence.weight <= 0:
             return PotentialEstimate(0.0, math.sqrt(prior) / divisor, 0, None, None)
         effective = evidence.weight**2 / evidence.weight_squared
