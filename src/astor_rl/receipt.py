@@ -15,6 +15,9 @@ from astor_rl.utility.synergy import Synergy
 from astor_rl.utility.task_utility import UtilitySnapshot
 
 GIVEN_NOTE = "prompts a task were given by the caller, not by quotas"
+ANEW_NOTE = (
+    "synergy is measured anew: its estimator or gradient is another since the state was saved"
+)
 
 _PAIRS_SHOWN = 4
 

@@ -194,6 +194,42 @@ def test_few_probes_resolve_nothing() -> None:
     assert synergy.estimate("a").value is None
 
 
+def test_probes_of_one_jackknife_block_resolve_nothing() -> None:
+    """Their differences are in no error: it would be 0, and noise be taken for certain."""
+    rng = np.random.default_rng(0)
+    synergy = Synergy("abc", SynergyOptions())
+    for revision in range(BLOCKS * (MIN_PROBES + 1)):
+        joint = revision % BLOCKS == 0
+        names, means = ("ab", directions(PAIR)) if joint else ("c", np.ones((1, D)) / D**0.5)
+        synergy.observe(revision, probe(rng, means, 50.0, names=names))
+    pair = synergy.pair("a", "b")
+    assert pair.probes > MIN_PROBES
+    assert pair.cosine is None
+    assert synergy.estimate("a").shrunk == 0
+
+
+@pytest.mark.parametrize("other", [{"estimator": "plain"}, {"gradient": "total"}])
+def test_sums_of_another_kind_are_not_continued(other: dict[str, str]) -> None:
+    before, after = Synergy("ab", SynergyOptions()), Synergy("ab", SynergyOptions(**other))  # type: ignore[arg-type]
+    for revision in range(MIN_PROBES):
+        before.observe(revision, probe(np.random.default_rng(0), directions(PAIR), 50.0))
+    state = before.state_dict()
+    assert after.is_of_another_kind(state)
+    assert not before.is_of_another_kind(state)
+    after.load_state_dict(state)
+    assert after.pair("a", "b").probes == 0
+
+
+def test_what_was_measured_does_not_count_once_it_is_switched_off() -> None:
+    before, after = (Synergy("ab", SynergyOptions(enabled=enabled)) for enabled in (True, False))
+    for revision in range(MIN_PROBES):
+        before.observe(revision, probe(np.random.default_rng(0), directions(PAIR), 50.0))
+    after.load_state_dict(before.state_dict())
+    assert before.estimate("a").shrunk > 0
+    found = after.estimate("a")
+    assert (found.value, found.shrunk, found.shrunk_se, found.revision) == (None, 0, 0, None)
+
+
 def test_one_task_has_a_known_synergy_of_zero() -> None:
     estimate = Synergy("a", SynergyOptions()).estimate("a")
     assert (estimate.value, estimate.shrunk) == (0.0, 0.0)

@@ -31,7 +31,8 @@ BLOCKS = 32
 """Jackknife blocks a pair. A probe step falls into block (its number mod BLOCKS)."""
 
 MIN_PROBES = 4
-"""Joint probe steps before a pair can be resolved: fewer give no usable standard error."""
+"""Joint probe steps before a pair can be resolved: fewer give no usable standard error. They must
+lie in so many blocks, too: the error is read off what differs between blocks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +257,10 @@ class Synergy:
             np.square(self._square_KKB - self._weight_KKB * mean_KK[..., None]).sum(axis=2)
             / spread_KK
         ) / np.where(total_KK > 0, total_KK, 1.0)
-        clear_KK = (self._joint_KK >= MIN_PROBES) & (mean_KK > 2 * square_se_KK)
+        enough_KK = np.count_nonzero(self._weight_KKB, axis=2) >= MIN_PROBES
+        clear_KK = enough_KK & (mean_KK > 2 * square_se_KK)
+        if not self._options.enabled:  # a resumed run may have switched it off
+            clear_KK[:] = False
         self._resolved_KK = clear_KK & clear_KK.T & ~np.eye(count, dtype=bool)
         self._cosine_KK = self._ratio(self._product_KKB.sum(axis=2), square_KK)
         left_KKB = self._ratio(
@@ -323,7 +327,7 @@ class Synergy:
         if len(self._names) == 1:
             return SynergyEstimate(0.0, 0.0, 0.0, 0.0, None)
         newest = int(np.max(np.delete(self._revision_KK[k], k)))
-        revision = None if newest < 0 else newest
+        revision = None if newest < 0 or not self._options.enabled else newest
         if not self._resolved_KK[k].any():
             return SynergyEstimate(None, None, 0.0, 0.0, revision)
         value, se = float(self._mean_K[k]), float(self._mean_se_K[k])
@@ -346,16 +350,27 @@ class Synergy:
     def state_dict(self) -> dict[str, Any]:
         """Names, the probe counter and numpy arrays (copies)."""
         arrays = {field: value.copy() for field, value in self._arrays().items()}
-        return {"tasks": list(self._names), "probes": self._probes, **arrays}
+        return {"tasks": list(self._names), "probes": self._probes, **self._measured, **arrays}
+
+    @property
+    def _measured(self) -> dict[str, str]:
+        """What the sums are of."""
+        return {"estimator": self._options.estimator, "gradient": self._options.gradient}
+
+    def is_of_another_kind(self, state: Mapping[str, Any]) -> bool:
+        """Whether a saved state measured something else (`estimator`, `gradient`) than this one."""
+        return any(state.get(name) != value for name, value in self._measured.items())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore `state_dict()`. Tasks may come in another order, but must be the same.
+
+        Sums of another kind (`is_of_another_kind`) can't be continued: then nothing is known yet.
 
         Raises:
             StateError: tasks, entries or shapes differ.
         """
         arrays = self._arrays()
-        check_keys("synergy", state, ["tasks", "probes", *arrays])
+        check_keys("synergy", state, ["tasks", "probes", *self._measured, *arrays])
         if sorted(state["tasks"]) != sorted(self._names):
             raise StateError(f"state of synergy is of tasks {state['tasks']}, not {self._names}")
         loaded: dict[str, NDArray[Any]] = {}
@@ -367,6 +382,8 @@ class Synergy:
             if value.shape != expected:
                 raise StateError(f"synergy.{field} has shape {value.shape}, not {expected}")
             loaded[field] = value.copy()
+        if self.is_of_another_kind(state):
+            return
         for field, value in loaded.items():
             setattr(self, f"_{field}", value)
         # The saved order is kept: sums over tasks then round as they did before.
