@@ -226,6 +226,11 @@ def test_evidence_survives_any_number_of_revisions() -> None:
     assert utility[row] == pytest.approx((v0 + 2 + 0.5 * 0) / (1 + 1 + 0.5))
 
 
+def test_a_book_that_is_never_drawn_expects_the_prior_for_ever() -> None:
+    idle = book(evidence_half_life=1.0)
+    assert idle.expected_variance(0) == idle.expected_variance(10**6) > 0
+
+
 def test_progress_and_its_error() -> None:
     """Fast minus slow average; its error is that of the same linear combination of visits."""
     prompts = book(4, fast_half_life=1.0, slow_half_life=4.0)

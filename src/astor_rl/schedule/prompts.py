@@ -355,9 +355,11 @@ class PromptBook:
 
         The prior value counts as one visit.
         """
-        prior = self._scale(revision)
-        return (prior * self._options.prior_variance + self._first_variance) / (
-            prior + self._first_weight
+        # By the inverse of `_scale`: of a task that is never drawn that would grow without end.
+        age = (revision - self._base_revision) / self._options.evidence_half_life
+        weight = math.exp2(-age)
+        return (self._options.prior_variance + weight * self._first_variance) / (
+            1 + weight * self._first_weight
         )
 
     def _scale(self, revision: int) -> float:
