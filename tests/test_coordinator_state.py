@@ -234,13 +234,41 @@ def test_broken_states_are_named() -> None:
     Lagging(each).step(0)
     state = each.state_dict()
     for change, text in [
-        ({"version": 0}, "state has version 0; it must be 1"),
+        ({"version": 0}, "state has version 0; it must be 2"),
         ({"extra": 1}, r"state of the coordinator: missing \[\], unknown \['extra'\]"),
-        ({"flights": [{}]}, "state of a plan in flight: missing"),
+        ({"flights": {}}, "state of plans in flight: missing"),
+        ({"flights": {**state["flights"], "open": [{}]}}, "state of a plan in flight: missing"),
         ({"snapshot": {}}, "state of utility snapshot: missing"),
     ]:
         with pytest.raises(StateError, match=text):
             build().load_state_dict({**state, **change})
+
+
+def test_what_ended_is_taken_in_after_a_resume_too() -> None:
+    """A plan that ended since the last plan, and one that was given up: their groups wait."""
+    each, other = build(), build()
+    for revision in range(3):
+        plan = each.plan(revision=revision)
+        each.observe_groups(plan.id, rewards(plan)[:5])
+        each.forget(plan.id)
+        state = through_json(each.state_dict())
+        other.load_state_dict(state)
+        assert other.metrics() == each.metrics()
+        other.load_state_dict(state)
+    assert other.plan(revision=3) == each.plan(revision=3)
+
+
+def test_synergy_of_another_kind_is_measured_anew_and_said() -> None:
+    each = build()
+    lagging = Lagging(each)
+    for revision in range(30):
+        lagging.step(revision)
+    plain_options = CoordinatorOptions(synergy=SynergyOptions(every=4, estimator="plain"))
+    other = build(options=plain_options)
+    other.load_state_dict(each.state_dict())
+    assert "synergy is measured anew" in " ".join(other.plan(revision=30).receipt.notes)
+    assert "synergy" in " ".join(k for k in each.metrics() if "synergy" in k)
+    assert not any(n.endswith("/synergy") for n in other.metrics())
 
 
 def test_the_core_loads_neither_torch_nor_pydantic() -> None:

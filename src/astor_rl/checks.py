@@ -1,4 +1,4 @@
-"""One-line checks that options and saved states share.
+"""What options and saved states share: checks of one line, and which entries to take up.
 
 Messages follow the rule of `errors.py`: the thing, the value it has, what would be right.
 """
@@ -93,3 +93,8 @@ def check_keys(what: str, state: Mapping[str, Any], expected: Collection[str]) -
     unknown = sorted(set(state) - set(expected))
     if missing or unknown:
         raise StateError(f"state of {what}: missing {missing}, unknown {unknown}")
+
+
+def saved_of(saved: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
+    """For each task of `fresh` its saved entry, or its fresh one where there is none."""
+    return {name: saved.get(name, entry) for name, entry in fresh.items()}

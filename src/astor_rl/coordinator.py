@@ -8,10 +8,11 @@ It runs inside any trainer: numpy and the standard library only, no clock, no fi
 is in docs/method.md, and in code in `utility/`, `schedule/` and `calibrate/`.
 
 **Determinism.** The same seed, tasks and observations give the same plans. The order of the tasks
-doesn't matter (they are kept by name), nor does the order in which groups arrive between two
-calls of `plan`: they are taken in by plan and slot. The clock is the policy revision. The
-snapshot is taken at the first plan of a revision and serves all plans of that revision, so a
-refill is drawn by the same utilities and gets the same coefficients as the batch it completes.
+doesn't matter (they are kept by name), nor does the order in which groups arrive, and plans end,
+between two calls of `plan` or `metrics`: they are taken in by plan and slot. The clock is the
+policy revision. The snapshot is taken at the first plan of a revision and serves all plans of that
+revision, so a refill is drawn by the same utilities and gets the same coefficients as the batch it
+completes.
 
 **Life of a plan.** It is in flight from `plan` until all its slots are observed and its update is,
 or until `forget`. The prompts of plans in flight are not drawn again unless repeats are allowed.
@@ -27,11 +28,11 @@ from typing import Any, Literal
 import numpy as np
 
 from astor_rl.calibrate.kl import Calibrator, TaskCalibration
-from astor_rl.checks import check_choice, check_count, check_keys
+from astor_rl.checks import check_choice, check_count, check_keys, saved_of
 from astor_rl.coordinator_options import CoordinatorOptions as CoordinatorOptions
 from astor_rl.errors import PlanError, StateError
 from astor_rl.plan import GroupOutcome, Receipt, StepPlan, TaskSpec, UpdateStats
-from astor_rl.receipt import GIVEN_NOTE, adaptation_notes, explain, task_figures
+from astor_rl.receipt import ANEW_NOTE, GIVEN_NOTE, adaptation_notes, explain, task_figures
 from astor_rl.schedule.boundary import (
     UPDATE_FIGURES,
     check_request,
@@ -39,13 +40,13 @@ from astor_rl.schedule.boundary import (
     checked_stats,
     checked_tasks,
 )
-from astor_rl.schedule.flights import Flight, plan_items
+from astor_rl.schedule.flights import Flights, plan_items
 from astor_rl.schedule.scheduler import Quotas, Scheduler
 from astor_rl.utility.potential import Potential
 from astor_rl.utility.synergy import Synergy
 from astor_rl.utility.task_utility import UtilitySnapshot, take_snapshot
 
-STATE_VERSION = 1
+STATE_VERSION = 2
 MAX_IN_FLIGHT = 256
 """Plans that may be in flight at once; more means that an engine forgot to close them."""
 
@@ -89,8 +90,7 @@ class Coordinator:
             baseline=self._options.baseline,
         )
         self._calibrator = Calibrator(list(self._tasks), self._options.calibrate)
-        self._flights: dict[int, Flight] = {}
-        self._next_id = 0
+        self._flights = Flights()
         self._snapshot: UtilitySnapshot | None = None
         self._calibration: dict[str, TaskCalibration] = {}
         self._probe_revision: int | None = None
@@ -123,8 +123,7 @@ class Coordinator:
                 drawn and no rounding carried then.
         """
         self._check_plan(revision, need, available)
-        for plan_id in sorted(self._flights):
-            self._take_in(self._flights[plan_id])
+        self._take_in()
         snapshot = self._snapshot_at(revision)
 
         quotas = self._quotas(snapshot, need, available)
@@ -138,34 +137,33 @@ class Coordinator:
         betas = {name: task.beta for name, task in self._calibration.items()}
         halves = {name: self._halves(len(draw.keys)) for name, draw in draws.items()}
         plan = StepPlan(
-            id=self._next_id,
+            id=self._flights.next_id,
             revision=revision,
             items=tuple(plan_items(self._tasks, draws, betas, halves)),
             receipt=self._explained(snapshot, quotas, given=need is not None),
             probe=self._is_probe(revision),
         )
         rows = [row for draw in draws.values() for row in draw.rows]
-        self._flights[plan.id] = Flight(plan, rows)
-        self._next_id += 1
+        self._flights.open(plan, rows)
         return plan
 
     def observe_groups(self, plan_id: int, groups: Iterable[GroupOutcome]) -> None:
         """Report finished groups of a plan: some or all, in any order.
 
         A slot's first report counts; later ones are ignored, so a retry does no harm. Groups
-        enter the statistics at the next `plan`, or when their plan leaves the table.
+        enter the statistics at the next `plan` or `metrics`.
 
         Raises:
             PlanError: the plan is not in flight, a slot is not in it, or a reward is NaN or
                 outside [0, 1] (its task and prompt are named). Nothing is recorded then.
         """
-        flight = self._flight(plan_id)
+        flight = self._flights.get(plan_id)
         checked = [checked_group(flight.plan, group) for group in groups]
         for group in checked:
             task = flight.plan.items[group.slot].task
             flight.record(group, keep=self._scheduler.keeps(task, group.outcomes))
         if flight.complete:
-            self._retire(flight)
+            self._close(plan_id)
 
     def observe_update(self, plan_id: int, revision: int, stats: UpdateStats) -> None:
         """Report what the optimiser's step measured.
@@ -183,7 +181,7 @@ class Coordinator:
             PlanError: the plan is not in flight, the revision is older than the plan's, a task
                 is unknown, or a figure is not finite (its task is named). Nothing is recorded.
         """
-        flight = self._flight(plan_id)
+        flight = self._flights.get(plan_id)
         if revision < flight.plan.revision:
             raise PlanError(
                 f"plan {plan_id}: the update's revision is {revision}; the plan's is "
@@ -202,7 +200,7 @@ class Coordinator:
                 self._calibrator.observe(name, values["kl"])
         flight.updated = True
         if flight.complete:
-            self._retire(flight)
+            self._close(plan_id)
 
     def forget(self, plan_id: int) -> None:
         """Abandon a plan: its prompts may be drawn again; what was observed of it counts.
@@ -210,17 +208,20 @@ class Coordinator:
         Raises:
             PlanError: the plan is not in flight.
         """
-        self._retire(self._flight(plan_id))
+        self._close(plan_id)
 
     @property
     def snapshot(self) -> UtilitySnapshot:
         """The utilities that both modules read: of the last plan, or as known before any."""
-        return self._snapshot or self._measure(self._last_revision)
+        if self._snapshot is not None:
+            return self._snapshot
+        self._take_in()
+        return self._measure(self._last_revision)
 
     @property
     def in_flight(self) -> Mapping[int, StepPlan]:
         """Plans that are not finished, by id; after a restart an engine can go on with them."""
-        return MappingProxyType({plan_id: f.plan for plan_id, f in self._flights.items()})
+        return MappingProxyType(self._flights.plans)
 
     def unobserved(self, plan_id: int) -> tuple[int, ...]:
         """Slots of a plan in flight whose group was not reported yet.
@@ -228,7 +229,7 @@ class Coordinator:
         Raises:
             PlanError: the plan is not in flight.
         """
-        return self._flight(plan_id).unobserved()
+        return self._flights.get(plan_id).unobserved()
 
     def accepted(self, plan_id: int) -> tuple[int, ...]:
         """Slots of a plan in flight whose groups enter the update.
@@ -239,7 +240,7 @@ class Coordinator:
         Raises:
             PlanError: the plan is not in flight.
         """
-        return self._flight(plan_id).accepted()
+        return self._flights.get(plan_id).accepted()
 
     def shortfall(self, plan_ids: Sequence[int]) -> dict[str, int]:
         """Prompts that a step still lacks because groups aren't accepted: the next plan's `need`.
@@ -254,7 +255,7 @@ class Coordinator:
         Raises:
             PlanError: a plan is not in flight.
         """
-        return self._scheduler.shortfall([self._flight(plan_id) for plan_id in plan_ids])
+        return self._scheduler.shortfall([self._flights.get(plan_id) for plan_id in plan_ids])
 
     def metrics(self) -> dict[str, float]:
         """Flat figures as of the last plan and update, `task/<name>/<metric>`.
@@ -262,6 +263,7 @@ class Coordinator:
         What is unknown (an unresolved synergy, a KL that was never measured) is absent.
         `potential` is measured on the prompts that were scheduled.
         """
+        self._take_in()
         snapshot = self.snapshot
         metrics: dict[str, float] = {"plans_in_flight": float(len(self._flights))}
         for name in self._tasks:
@@ -294,8 +296,9 @@ class Coordinator:
             )
         if len(self._flights) >= MAX_IN_FLIGHT:
             raise PlanError(
-                f"{len(self._flights)} plans are in flight, the oldest is {min(self._flights)}; "
-                "finish them with observe_groups and observe_update, or forget them"
+                f"{len(self._flights)} plans are in flight, the oldest is "
+                f"{min(self._flights.plans)}; finish them with observe_groups and observe_update, "
+                "or forget them"
             )
 
     def _snapshot_at(self, revision: int) -> UtilitySnapshot:
@@ -365,7 +368,7 @@ class Coordinator:
         )
         self._notes = []
         # A refill completes a batch that was told of.
-        if given and any(f.plan.revision == self._last_revision for f in self._flights.values()):
+        if given and any(p.revision == self._last_revision for p in self._flights.plans.values()):
             return receipt
         for k, (name, task) in enumerate(receipt.tasks.items()):
             self._ledger[name].update(
@@ -378,28 +381,20 @@ class Coordinator:
             )
         return receipt
 
-    def _flight(self, plan_id: int) -> Flight:
-        flight = self._flights.get(plan_id)
-        if flight is None:
-            why = "finished or forgotten" if 0 <= plan_id < self._next_id else "never made"
-            raise PlanError(f"plan {plan_id} is not in flight: {why}")
-        return flight
+    def _take_in(self) -> None:
+        """Bring the statistics up to date: what was reported enters by plan and slot."""
+        for plan, group, row in self._flights.take_pending():
+            task = plan.items[group.slot].task
+            self._potential.observe(task, plan.revision, group.outcomes)
+            self._scheduler.observe(task, row, plan.revision, group.outcomes, group.tokens)
 
-    def _take_in(self, flight: Flight) -> None:
-        revision = flight.plan.revision
-        for group in flight.take_pending():
-            item, row = flight.plan.items[group.slot], flight.rows[group.slot]
-            self._potential.observe(item.task, revision, group.outcomes)
-            self._scheduler.observe(item.task, row, revision, group.outcomes, group.tokens)
-
-    def _retire(self, flight: Flight) -> None:
-        """Take in what is pending and let go of the plan's prompts."""
-        self._take_in(flight)
+    def _close(self, plan_id: int) -> None:
+        """Let go of a plan's prompts; the groups reported of it still count."""
+        flight = self._flights.close(plan_id)
         for item, row in zip(flight.plan.items, flight.rows, strict=True):
             if row >= 0:
                 used = item.slot in flight.observed
                 self._scheduler.book(item.task).release(row, used=used)
-        del self._flights[flight.plan.id]
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a later plan depends on, plans in flight included.
@@ -414,8 +409,7 @@ class Coordinator:
             "synergy": self._synergy.state_dict(),
             "scheduler": self._scheduler.state_dict(),
             "calibrator": self._calibrator.state_dict(),
-            "flights": [flight.state_dict() for flight in self._flights.values()],
-            "next_id": self._next_id,
+            "flights": self._flights.state_dict(),
             "snapshot": None if self._snapshot is None else self._snapshot.as_dict(),
             "calibration": {name: asdict(c) for name, c in self._calibration.items()},
             "probe_revision": self._probe_revision,
@@ -467,24 +461,21 @@ class Coordinator:
                 "on_task_change='adapt' to go on"
             )
         self._rng.bit_generator.state = state["rng"]
-        self._potential.load_state_dict(_fitted(state["potential"], self._potential.state_dict()))
+        self._potential.load_state_dict(saved_of(state["potential"], self._potential.state_dict()))
         self._calibrator.load_state_dict(
-            _fitted(state["calibrator"], self._calibrator.state_dict())
+            saved_of(state["calibrator"], self._calibrator.state_dict())
         )
         self._synergy = Synergy(state["tasks"], self._options.synergy)
         self._synergy.load_state_dict(state["synergy"])
         self._synergy.follow(self._tasks)
         rows = self._scheduler.load_state_dict(state["scheduler"], on_change=on_task_change)
-        flights = [Flight.from_state(flight) for flight in state["flights"]]
-        for flight in flights:
-            flight.follow(rows)
-        self._flights = {flight.plan.id: flight for flight in flights}
-        self._next_id = state["next_id"]
+        self._flights = Flights.from_state(state["flights"], rows)
         self._probe_revision = state["probe_revision"]
         self._last_revision = state["last_revision"]
-        self._ledger = {k: dict(v) for k, v in _fitted(state["ledger"], self._ledger).items()}
+        self._ledger = {k: dict(v) for k, v in saved_of(state["ledger"], self._ledger).items()}
         self._notes = [
             *state["notes"],
+            *([ANEW_NOTE] if self._synergy.is_of_another_kind(state["synergy"]) else []),
             *adaptation_notes(new, gone, rows),
         ]
         if state["snapshot"] is not None and not (new or gone):
@@ -492,8 +483,3 @@ class Coordinator:
             self._calibration = {
                 name: TaskCalibration(**entries) for name, entries in state["calibration"].items()
             }
-
-
-def _fitted(saved: Mapping[str, Any], fresh: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved entry of every task there is, or its fresh one."""
-    return {name: saved.get(name, entry) for name, entry in fresh.items()}

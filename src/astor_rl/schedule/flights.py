@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astor_rl.checks import check_keys
+from astor_rl.errors import PlanError
 from astor_rl.plan import (
     GroupOutcome,
     PlanItem,
@@ -179,6 +180,92 @@ class Flight:
 
     def _by_slot(self) -> list[GroupOutcome]:
         return [self.pending[slot] for slot in sorted(self.pending)]
+
+
+class Flights:
+    """The plans in flight, and those that are closed but whose groups were not taken in yet."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, Flight] = {}
+        self._closed: dict[int, Flight] = {}
+        self._next_id = 0
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def next_id(self) -> int:
+        """The id of the plan that is opened next."""
+        return self._next_id
+
+    @property
+    def plans(self) -> dict[int, StepPlan]:
+        """What is in flight, by id."""
+        return {plan_id: flight.plan for plan_id, flight in self._open.items()}
+
+    def open(self, plan: StepPlan, rows: Sequence[int]) -> None:
+        """Hand out a plan of id `next_id`; `rows` are its prompts' rows by slot."""
+        self._open[plan.id] = Flight(plan, list(rows))
+        self._next_id = plan.id + 1
+
+    def get(self, plan_id: int) -> Flight:
+        """A plan in flight.
+
+        Raises:
+            PlanError: it is not.
+        """
+        flight = self._open.get(plan_id)
+        if flight is None:
+            why = "finished or forgotten" if 0 <= plan_id < self._next_id else "never made"
+            raise PlanError(f"plan {plan_id} is not in flight: {why}")
+        return flight
+
+    def close(self, plan_id: int) -> Flight:
+        """End a plan; its pending groups wait for `take_pending`, so that in which order plans end
+        leaves no trace.
+
+        Raises:
+            PlanError: it is not in flight.
+        """
+        flight = self.get(plan_id)
+        del self._open[plan_id]
+        if flight.pending:
+            self._closed[plan_id] = flight
+        return flight
+
+    def take_pending(self) -> Iterator[tuple[StepPlan, GroupOutcome, int]]:
+        """Reports to take in now by plan and slot, each with its prompt's row."""
+        known = self._open | self._closed
+        self._closed = {}
+        for plan_id in sorted(known):
+            flight = known[plan_id]
+            for group in flight.take_pending():
+                yield flight.plan, group, flight.rows[group.slot]
+
+    def state_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "next_id": self._next_id,
+            "open": [flight.state_dict() for flight in self._open.values()],
+            "closed": [flight.state_dict() for flight in self._closed.values()],
+        }
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any], rows: Mapping[str, NDArray[np.int64]]) -> Self:
+        """Rebuild from `state_dict()`; `rows` as in `Flight.follow`.
+
+        Raises:
+            StateError: entries are missing or unknown.
+        """
+        check_keys("plans in flight", state, ("next_id", "open", "closed"))
+        fresh = cls()
+        fresh._next_id = state["next_id"]
+        for part, into in ((state["open"], fresh._open), (state["closed"], fresh._closed)):
+            for saved in part:
+                flight = Flight.from_state(saved)
+                flight.follow(rows)
+                into[flight.plan.id] = flight
+        return fresh
 
 
 def _record(kind: type[_Record], state: Mapping[str, Any]) -> _Record:

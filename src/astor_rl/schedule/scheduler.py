@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astor_rl.checks import check_keys
-from astor_rl.errors import PlanError
+from astor_rl.errors import PlanError, StateError
 from astor_rl.plan import TaskSpec
 from astor_rl.schedule.baselines.arm import Arm, Seen
 from astor_rl.schedule.baselines.options import BaselineOptions
@@ -375,6 +375,7 @@ class Scheduler:
         """Carry, costs, the warm-up latch and every task's prompts."""
         names = [each.name for each in fields(_Course)]
         return {
+            "method": self._options.method,
             **({"arm": self._arm.state_dict()} if self._arm else {}),
             "first_revision": self._first_revision,
             "scheduled": self._scheduled,
@@ -397,9 +398,16 @@ class Scheduler:
             For each task, each saved row's row now, -1 when its prompt is gone.
 
         Raises:
-            StateError: entries differ, or tasks or prompts do and `on_change` is `error`.
+            StateError: entries differ, it is of another `schedule.method`, or tasks or prompts
+                differ and `on_change` is `error`.
         """
-        expected = ["first_revision", "scheduled", "courses", "books"]
+        method = state.get("method", self._options.method)
+        if method != self._options.method:
+            raise StateError(
+                f"schedule.method is {self._options.method!r} and the saved state is of "
+                f"{method!r}; continue with the method that the run began with"
+            )
+        expected = ["method", "first_revision", "scheduled", "courses", "books"]
         check_keys("schedule", state, [*expected, *(["arm"] if self._arm else [])])
         known = self._books if on_change == "error" else self._books.keys() & state["books"].keys()
         names = [each.name for each in fields(_Course)]

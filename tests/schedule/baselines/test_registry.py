@@ -202,11 +202,11 @@ def test_a_task_can_be_added(world, method):
 
 
 def test_a_state_is_of_its_method(world):
-    state = world("sec").coordinator.state_dict()
-    with pytest.raises(StateError, match="schedule.method is Dump"):
-        world("dump").coordinator.load_state_dict(state)
-    with pytest.raises(StateError, match="unknown \\['arm'\\]"):
-        world("astor").coordinator.load_state_dict(state)
+    """Told as a config spells it."""
+    for theirs, mine in (("sec", "dump"), ("sec", "astor"), ("astor", "sec")):
+        said = f"schedule.method is '{mine}' and the saved state is of '{theirs}'"
+        with pytest.raises(StateError, match=said):
+            world(mine).coordinator.load_state_dict(world(theirs).coordinator.state_dict())
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astor_rl.checks import check_keys
-from astor_rl.errors import StateError
 from astor_rl.plan import TaskSpec
 from astor_rl.schedule.baselines.options import BaselineOptions
 from astor_rl.utility.task_utility import UtilitySnapshot
@@ -196,7 +195,6 @@ class Arm(ABC):
     def state_dict(self) -> dict[str, Any]:
         """Everything that later plans depend on."""
         return {
-            "method": type(self).__name__,
             "first": self._first,
             "revision": self._revision,
             "current": self._current.copy(),
@@ -215,18 +213,13 @@ class Arm(ABC):
                 the shares of the revision are made again.
 
         Raises:
-            StateError: entries differ, or it is another method's.
+            StateError: entries differ.
         """
         check_keys(
             "the schedule's method",
             state,
-            ["method", "first", "revision", "current", "fresh", "own"],
+            ["first", "revision", "current", "fresh", "own"],
         )
-        if state["method"] != type(self).__name__:
-            raise StateError(
-                f"schedule.method is {type(self).__name__} and the saved state is of "
-                f"{state['method']}; continue with the method that the run began with"
-            )
         self.load_own_state(state["own"])
         self._first, self._revision = state["first"], state["revision"]
         self._current = np.array(state["current"], dtype=np.float64)
@@ -255,8 +248,3 @@ class Arm(ABC):
             for task in {entry[1] for entry in fresh}
             for place, key in enumerate(self._tasks[task].keys)
         }
-
-
-def of_tasks(state: Mapping[str, Any], tasks: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved entry of every task there is, or its fresh one."""
-    return {name: state.get(name, fresh) for name, fresh in tasks.items()}

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from astor_rl.checks import check_keys
+from astor_rl.checks import check_keys, saved_of
 from astor_rl.schedule.baselines.arm import (
     Arm,
     FloatArray,
     Seen,
     absolute_advantages,
-    of_tasks,
     softmax,
 )
 from astor_rl.utility.task_utility import UtilitySnapshot
@@ -74,6 +73,6 @@ class Dump(Arm):
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         check_keys("DUMP", state, ["windows", "counts"])
-        found = of_tasks(state["windows"], self._windows)
+        found = saved_of(state["windows"], self._windows)
         self._windows = {name: np.asarray(window).tolist() for name, window in found.items()}
-        self._counts = of_tasks(state["counts"], self._counts)
+        self._counts = saved_of(state["counts"], self._counts)

@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from astor_rl.checks import check_keys
+from astor_rl.checks import check_keys, saved_of
 from astor_rl.errors import ConfigError
 from astor_rl.plan import TaskSpec
-from astor_rl.schedule.baselines.arm import Arm, FloatArray, Seen, of_tasks
+from astor_rl.schedule.baselines.arm import Arm, FloatArray, Seen
 from astor_rl.schedule.baselines.options import BaselineOptions
 from astor_rl.utility.task_utility import UtilitySnapshot
 
@@ -98,7 +98,7 @@ class Ladder(Arm):
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Restore; tasks that are new stand on top."""
         check_keys("the tasks' order", state, ["sums", "order", "step"])
-        self._sums = {n: list(v) for n, v in of_tasks(state["sums"], self._sums).items()}
+        self._sums = {n: list(v) for n, v in saved_of(state["sums"], self._sums).items()}
         kept = [name for name in state["order"] if name in self._tasks]
         self._order = kept + [name for name in self._tasks if kept and name not in kept]
         self._step = int(state["step"])

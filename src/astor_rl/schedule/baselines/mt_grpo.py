@@ -24,8 +24,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from astor_rl.checks import check_keys
-from astor_rl.schedule.baselines.arm import Arm, FloatArray, Seen, of_tasks, softmax, varies
+from astor_rl.checks import check_keys, saved_of
+from astor_rl.schedule.baselines.arm import Arm, FloatArray, Seen, softmax, varies
 from astor_rl.utility.task_utility import UtilitySnapshot
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
@@ -108,4 +108,4 @@ class MtGrpo(Arm):
         for name, figures in state["tasks"].items():
             check_keys(f"MT-GRPO's {name}", figures, _FIGURES)
         self._steps = int(state["steps"])
-        self._state = {n: dict(s) for n, s in of_tasks(state["tasks"], self._state).items()}
+        self._state = {n: dict(s) for n, s in saved_of(state["tasks"], self._state).items()}

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from astor_rl.checks import check_keys
+from astor_rl.checks import check_keys, saved_of
 from astor_rl.schedule.baselines.arm import (
     Arm,
     FloatArray,
     Seen,
     absolute_advantages,
-    of_tasks,
     softmax,
 )
 from astor_rl.utility.task_utility import UtilitySnapshot
@@ -61,7 +60,7 @@ class Sec(Arm):
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Restore Q."""
         check_keys("SEC", state, ["values"])
-        self._values = of_tasks(state["values"], self._values)
+        self._values = saved_of(state["values"], self._values)
 
 
 def mean_advantages(groups: Sequence[Seen]) -> dict[str, float]:

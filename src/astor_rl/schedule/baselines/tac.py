@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from astor_rl.checks import check_keys
-from astor_rl.schedule.baselines.arm import Arm, FloatArray, Seen, of_tasks, softmax
+from astor_rl.checks import check_keys, saved_of
+from astor_rl.schedule.baselines.arm import Arm, FloatArray, Seen, softmax
 from astor_rl.schedule.baselines.sec import mean_advantages
 from astor_rl.utility.task_utility import UtilitySnapshot
 
@@ -67,5 +67,5 @@ class Tac(Arm):
     def load_own_state(self, state: Mapping[str, Any]) -> None:
         """Restore them."""
         check_keys("TAC", state, ["advantage", "transfer"])
-        self._advantage = of_tasks(state["advantage"], self._advantage)
-        self._transfer = of_tasks(state["transfer"], self._transfer)
+        self._advantage = saved_of(state["advantage"], self._advantage)
+        self._transfer = saved_of(state["transfer"], self._transfer)

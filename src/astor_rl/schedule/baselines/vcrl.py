@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from astor_rl.checks import check_keys
-from astor_rl.schedule.baselines.arm import Arm, FloatArray, IntArray, Seen, of_tasks
+from astor_rl.checks import check_keys, saved_of
+from astor_rl.schedule.baselines.arm import Arm, FloatArray, IntArray, Seen
 from astor_rl.schedule.baselines.columns import PromptColumns
 from astor_rl.utility.potential import group_variance
 from astor_rl.utility.task_utility import UtilitySnapshot
@@ -152,6 +152,6 @@ class Vcrl(Arm):
         check_keys("VCRL", state, ["kappa", "banks", "graded", "recent"])
         self._kappa = float(state["kappa"])
         self._graded = self._tasks.keys() & set(state["graded"])
-        self._recent = {n: list(v) for n, v in of_tasks(state["recent"], self._recent).items()}
+        self._recent = {n: list(v) for n, v in saved_of(state["recent"], self._recent).items()}
         for name in self._tasks.keys() & state["banks"].keys():
             self._banks[name].load_state_dict(state["banks"][name])
