@@ -12,14 +12,15 @@ from astor_rl.tasks.parsing import (
     defined_names,
     fenced,
     fences,
-    first_block,
     is_one_python_fence,
-    last_block,
     parse_python,
     parse_quietly,
-    python_blocks,
     tagged,
 )
+
+
+def codes(text: str) -> tuple[str, ...]:
+    return tuple(b.code for b in fences(text) if b.closed and b.is_python)
 
 
 def test_blocks_in_order_with_their_language():
@@ -29,29 +30,26 @@ def test_blocks_in_order_with_their_language():
         ("", "b\n", True),
         ("json", "{}\n", True),
     ]
-    assert python_blocks(text) == ("a = 1\n", "b\n")
-    assert (first_block(text), last_block(text)) == ("a = 1\n", "b\n")
+    assert [b.is_python for b in fences(text)] == [True, True, False]
 
 
 def test_an_unclosed_block_is_no_block():
     text = "```python\na = 1\n"
-    assert first_block(text) is None
-    assert last_block(text) is None
     assert [b.closed for b in fences(text)] == [False]
 
 
 def test_a_longer_fence_holds_a_shorter_one():
     text = '````python\ns = """\n```\n"""\n````'
-    assert python_blocks(text) == ('s = """\n```\n"""\n',)
+    assert codes(text) == ('s = """\n```\n"""\n',)
 
 
 @pytest.mark.parametrize("closing", ["``", "~~~", "```python", "    ```"])
 def test_what_does_not_close_a_fence(closing):
-    assert python_blocks(f"```python\nx\n{closing}\n") == ()
+    assert [b.closed for b in fences(f"```python\nx\n{closing}\n")] == [False]
 
 
 def test_tilde_fences_and_indented_fences_count():
-    assert python_blocks("~~~py\nx\n~~~\n  ```Python\ny\n  ```") == ("x\n", "y\n")
+    assert codes("~~~py\nx\n~~~\n  ```Python\ny\n  ```") == ("x\n", "y\n")
 
 
 def test_inline_backticks_open_nothing():
@@ -79,7 +77,7 @@ def test_the_info_of_a_tilde_fence_may_hold_anything():
     st.text(alphabet=st.characters(codec="ascii", exclude_characters="`~\r\x0b\x0c\x1c\x1d\x1e"))
 )
 def test_fenced_code_comes_back(code):
-    blocks = python_blocks(fenced(code))
+    blocks = codes(fenced(code))
     assert len(blocks) == 1
     assert blocks[0].strip("\n") == code.strip("\n")
 

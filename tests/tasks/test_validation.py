@@ -7,6 +7,7 @@ import pytest
 from astor_rl.errors import ConfigError, DataError
 from astor_rl.tasks.from_reward import from_reward
 from astor_rl.tasks.validation import (
+    defaults_of,
     optional,
     read_options,
     require,
@@ -74,6 +75,20 @@ def test_a_bad_option_is_named(config, words):
     with pytest.raises(ConfigError) as error:
         read_options("kind", config, {"turns": 1, "flag": False})
     assert all(word in str(error.value) for word in words)
+
+
+class Spelled:
+    def __init__(self, sandbox, *, turns: int = 1, mode: str = "x") -> None: ...
+
+
+class Unfinished:
+    def __init__(self, sandbox, *, turns: int) -> None: ...
+
+
+def test_the_options_of_a_task_are_its_keywords():
+    assert defaults_of(Spelled) == {"turns": 1, "mode": "x"}
+    with pytest.raises(TypeError, match="'turns' of Unfinished has no default"):
+        defaults_of(Unfinished)
 
 
 def test_choices():

@@ -37,15 +37,6 @@ from astor_rl.tasks.parsing import (
 )
 from astor_rl.types import Example, Invalid, Message, Score
 
-_OPTIONS: dict[str, Any] = {
-    "tier": "function",
-    "reward": "all",
-    "shown_tests": 1,
-    "turns": 1,
-    "timeout_s": 6.0,
-    "allow_shared_process": False,
-}
-
 _REPORTED = 3
 """Failed tests that the next turn is told about."""
 
@@ -141,7 +132,9 @@ class CodeGenerationTask:
         Raises:
             ConfigError: an unknown option or a bad value.
         """
-        return cls(sandbox, **validation.read_options(cls.kind, config, _OPTIONS))
+        return cls(
+            sandbox, **validation.read_options(cls.kind, config, validation.defaults_of(cls))
+        )
 
     def example(self, row: Mapping[str, Any], *, origin: str, unit: str | None = None) -> Example:
         """Check a row of the task's tier; its unit is the row's `id` (or content) unless given.

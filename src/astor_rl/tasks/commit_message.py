@@ -39,6 +39,7 @@ from astor_rl.tasks.metrics.b_norm import b_norm
 from astor_rl.tasks.metrics.meteor import Meteor, SynonymMode
 from astor_rl.tasks.metrics.rouge import Rouge
 from astor_rl.tasks.validation import (
+    defaults_of,
     optional,
     read_options,
     require,
@@ -111,13 +112,7 @@ class CommitMessageTask:
             DataError: `wordnet_path` holds no WordNet.
             DependencyError: a metric's library, or a required WordNet, is missing.
         """
-        defaults = {
-            "max_diff_chars": 4000,
-            "max_chars": 72,
-            "synonyms": "auto",
-            "wordnet_path": "",
-        }
-        return cls(**read_options(cls.kind, config, defaults))
+        return cls(**read_options(cls.kind, config, defaults_of(cls)))
 
     def example(self, row: Mapping[str, Any], *, origin: str, unit: str | None = None) -> Example:
         """An example with fields `diff` and `subject`.

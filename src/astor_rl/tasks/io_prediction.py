@@ -34,8 +34,6 @@ from astor_rl.types import Example, Invalid, Message, Score
 
 Direction = Literal["output", "input"]
 
-_OPTIONS: dict[str, Any] = {"direction": "both", "reasoning": False, "timeout_s": 4.0}
-
 _ASK: dict[str, str] = {
     "output": "What does this call return? Answer with the value as a Python literal",
     "input": "Find arguments that make this true. Answer with the arguments as Python literals",
@@ -109,7 +107,9 @@ class IOPredictionTask:
         Raises:
             ConfigError: an unknown option or a bad value.
         """
-        return cls(sandbox, **validation.read_options(cls.kind, config, _OPTIONS))
+        return cls(
+            sandbox, **validation.read_options(cls.kind, config, validation.defaults_of(cls))
+        )
 
     def example(self, row: Mapping[str, Any], *, origin: str, unit: str | None = None) -> Example:
         """Check a row; its unit is the function's name and source unless given.

@@ -83,22 +83,6 @@ def _joined(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def python_blocks(text: str) -> tuple[str, ...]:
-    """The code of every closed block that is Python or unlabelled, in order."""
-    return tuple(block.code for block in fences(text) if block.closed and block.is_python)
-
-
-def first_block(text: str) -> str | None:
-    """The first closed Python (or unlabelled) block, or None."""
-    return next(iter(python_blocks(text)), None)
-
-
-def last_block(text: str) -> str | None:
-    """The last closed Python (or unlabelled) block, or None."""
-    blocks = python_blocks(text)
-    return blocks[-1] if blocks else None
-
-
 def is_one_python_fence(text: str) -> bool:
     """Whether the text has exactly one fence, closed, labelled `python`.
 

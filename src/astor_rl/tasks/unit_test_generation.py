@@ -11,13 +11,15 @@ shows. Otherwise the outcome is 0.
 
 **Outcome.** Past the gate, the weighted mean of line coverage, branch coverage (coverage.py, as
 `coverage run --branch` counts) and the share of mutants killed. A part that the code doesn't have
-(no branches, no mutants) leaves its weight to the others. A mutant is killed when a test fails on
-it, or when it doesn't load, crashes or runs out of time or memory where the correct code did not.
+(no branches, no mutants) leaves its weight to the others. A mutant is killed when
+it answers otherwise than the correct code and a test fails on it, or when it doesn't load, crashes
+or runs out of time or memory where the correct code did not.
 
-**Order.** The tests first run on the correct code. If they pass, what they asked of it is asked of
-all other versions; those that answer otherwise, and a second copy of the correct code among them,
-run the tests too, each in a fresh process that can't tell which one it is. Tests that pass "the
-first time" or "at random" meet the correct code twice and earn 0.
+**Order.** The tests meet one to five mutants first, drawn in secret, then the correct code. If they
+pass on it, what they asked of it is asked of all other versions. On those that answer otherwise,
+and on a second copy of the correct code, the tests run again, each time in a fresh process that
+can't tell which version it has. Tests that end differently on the same version earn 0, whether they
+pass "the first time", "at random" or by what they remember.
 
 **Ceiling.** What the reference answer (as many of the reference tests as the prompt allows)
 reaches when run, measured once an example: it may leave a line uncovered (QuixBugs' own tests reach
@@ -61,16 +63,6 @@ from astor_rl.tasks.tests_source import (
     without_skips,
 )
 from astor_rl.types import Example, Invalid, Message, Score
-
-_OPTIONS: dict[str, Any] = {
-    "line_weight": 0.25,
-    "branch_weight": 0.25,
-    "mutant_weight": 0.5,
-    "max_tests": 8,
-    "answer_asserts": 0,
-    "timeout_s": 2.0,
-    "allow_shared_process": False,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +166,9 @@ class UnitTestGenerationTask:
         Raises:
             ConfigError: an unknown option or a bad value.
         """
-        return cls(sandbox, **validation.read_options(cls.kind, config, _OPTIONS))
+        return cls(
+            sandbox, **validation.read_options(cls.kind, config, validation.defaults_of(cls))
+        )
 
     def example(self, row: Mapping[str, Any], *, origin: str, unit: str | None = None) -> Example:
         """Check a row; its unit is the row's `id` (or content) unless given.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import Parameter, signature
 from types import UnionType
 from typing import Any, TypeVar, cast
 
@@ -97,6 +98,20 @@ def read_options(
             )
         merged[name] = wanted(value)
     return merged
+
+
+def defaults_of(task: type[Any]) -> dict[str, Any]:
+    """A task's options and their defaults: the keyword-only parameters of its constructor.
+
+    Raises:
+        TypeError: one of them has no default.
+    """
+    parameters = signature(task).parameters.values()
+    options = {each.name: each.default for each in parameters if each.kind is each.KEYWORD_ONLY}
+    for name, default in options.items():
+        if default is Parameter.empty:
+            raise TypeError(f"option {name!r} of {task.__name__} has no default; give it one")
+    return options
 
 
 def require_choice(kind: str, name: str, value: str, choices: Sequence[str]) -> None:
