@@ -8,7 +8,7 @@ any order) and one `UpdateStats` after the optimiser's step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -112,8 +112,6 @@ class Receipt:
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
-        from dataclasses import asdict
-
         return asdict(self)
 
 

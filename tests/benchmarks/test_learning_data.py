@@ -16,7 +16,7 @@ from benchmarks.learning.programs import Line, Part, Program, in_range, make_lan
 from benchmarks.learning.rows import LEVELS, TASKS
 
 from astor_rl.config import SandboxConfig
-from astor_rl.data.decontaminate import decontaminate
+from astor_rl.data.decontaminate import HeldOutIndex
 from astor_rl.data.rows import Row
 from astor_rl.sandbox.opening import open_pool
 from astor_rl.tasks.registry import make_task
@@ -94,7 +94,7 @@ def test_splits_share_no_function_and_no_text_by_the_products_own_rule(
 
     train = _data_rows(units["train"])
     held_out = _data_rows([*units["validation"], *units["test"]])
-    assert not decontaminate(train, held_out).dropped
+    assert not HeldOutIndex(held_out).sift(train).dropped
 
 
 def test_the_tuning_split_shares_no_function_with_the_others(
@@ -105,7 +105,7 @@ def test_the_tuning_split_shares_no_function_with_the_others(
     assert len(meanings) == 20
     assert meanings.isdisjoint(p.meaning for members in units.values() for p, _ in members)
     assert fresh_units(SMALL, "tuning", 20) == found
-    assert not decontaminate(_data_rows(units["train"]), _data_rows(found)).dropped
+    assert not HeldOutIndex(_data_rows(found)).sift(_data_rows(units["train"])).dropped
 
 
 def test_rows_say_how_hard_they_are(

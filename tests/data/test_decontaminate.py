@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from astor_rl.data.decontaminate import HeldOutIndex, changed_lines, decontaminate
+from astor_rl.data.decontaminate import HeldOutIndex, changed_lines
 from astor_rl.data.rows import Row
 from astor_rl.data.sources import load_source
 from astor_rl.errors import ConfigError
@@ -22,13 +22,13 @@ OTHER = "def total(xs):\n    count = 0\n    for x in xs:\n        count += x\n  
 
 
 def reasons(train: list[Row], held_out: list[Row]) -> list[str]:
-    return [c.reason for c in decontaminate(train, held_out).dropped]
+    return [c.reason for c in HeldOutIndex(held_out).sift(train).dropped]
 
 
 def test_a_renamed_copy_has_the_same_shape(make_row: Callable[..., Row]) -> None:
     renamed = FUNCTION.replace("numbers", "vs").replace("threshold", "eps").replace("has_", "is_")
     held = [make_row("h", code=FUNCTION)]
-    found = decontaminate([make_row("t", reference=renamed), make_row("o", code=OTHER)], held)
+    found = HeldOutIndex(held).sift([make_row("t", reference=renamed), make_row("o", code=OTHER)])
     assert [row.unit for row in found.kept] == ["o"]
     (collision,) = found.dropped
     assert (collision.reason, collision.with_origin) == ("same shape", held[0].origin)
@@ -92,13 +92,13 @@ def test_a_diff_without_changes_is_like_no_other(make_row: Callable[..., Row]) -
 
 def test_nothing_held_out_drops_nothing(make_row: Callable[..., Row]) -> None:
     rows = [make_row("t", code=FUNCTION), make_row("e")]
-    assert decontaminate(rows, []).kept == tuple(rows)
+    assert HeldOutIndex([]).sift(rows).kept == tuple(rows)
 
 
 @pytest.mark.parametrize("share", [0.0, -1.0, 1.1])
 def test_a_share_out_of_range(share: float) -> None:
     with pytest.raises(ConfigError, match="share"):
-        decontaminate([], [], share=share)
+        HeldOutIndex([], share=share)
 
 
 @pytest.mark.shared
@@ -132,6 +132,6 @@ def test_the_shared_commits_are_nearly_clean(shared_data: Path) -> None:
         )
         for name in ("heldout", "train")
     )  # fmt: skip
-    dropped = decontaminate(train, held).dropped
+    dropped = HeldOutIndex(held).sift(train).dropped
     assert all("shingles" in collision.reason for collision in dropped)
     assert len(dropped) <= 2

@@ -9,6 +9,7 @@ import pytest
 
 from astor_rl.data.mining import MiningOptions
 from astor_rl.data.sources import load_source
+from astor_rl.data.splits import SPLITS, split_all
 from astor_rl.errors import ConfigError, DataError
 from astor_rl.sandbox.pool import ProcessPool
 
@@ -115,21 +116,12 @@ def test_rows_without_identity_get_one_from_their_content(tmp_path: Path) -> Non
     assert units[0] == units[2] != units[1]
 
 
-def test_a_split_is_a_part(tmp_path: Path) -> None:
-    rows = [{"id": f"f{n}", "input": "1"} for n in range(200)]
-    write(tmp_path / "a.jsonl", rows)
-    parts = [load("jsonl:a.jsonl", tmp_path, split=s) for s in ("train", "validation", "test")]
-    assert sorted(r.unit for part in parts for r in part) == sorted(str(r["id"]) for r in rows)
-    assert all(parts)
-
-
 @pytest.mark.parametrize(
     ("spec", "options"),
     [
         ("a.jsonl", {}),
         ("jsonl:", {}),
         ("csv:a", {}),
-        ("jsonl:a", {"split": "dev"}),
         ("mine:toolz", {"columns": {"a": "b"}}),
     ],
 )
@@ -151,18 +143,15 @@ def test_mined_splits_agree_across_tasks(
             for n in range(12)
         }
     )
-    units: dict[str, set[str]] = {"train": set(), "validation": set(), "test": set()}
-    for split in units:
-        for kind in ("io_prediction", "code_generation", "unit_test_generation"):
-            try:
-                rows = load_source(
-                    "mine:./own", base_dir=tmp_path, task_kind=kind, sandbox=sandbox, split=split,
-                    mining=MiningOptions(tries=10),
-                )  # fmt: skip
-            except DataError as error:
-                assert f"gave no {split} rows for {kind}" in str(error)  # noqa: PT017
-                continue
-            units[split] |= {row.unit for row in rows}
+    rows = {
+        kind: load_source(
+            "mine:./own", base_dir=tmp_path, task_kind=kind, sandbox=sandbox,
+            mining=MiningOptions(tries=10),
+        )
+        for kind in ("io_prediction", "code_generation", "unit_test_generation")
+    }  # fmt: skip
+    found = split_all(rows).values()
+    units = {name: {row.unit for part in found for row in getattr(part, name)} for name in SPLITS}
     assert units["train"]
     assert not units["train"] & (units["validation"] | units["test"])
     assert not units["validation"] & units["test"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from astor_rl.data.mining import HELD_OUT_OPERATORS
 from astor_rl.data.rows import Row
-from astor_rl.data.splits import SPLITS, Splits, split_all, split_rows
+from astor_rl.data.splits import SPLITS, Splits, split_all
 from astor_rl.errors import ConfigError
 
 BODIES = [f"def f(a):\n    return a + {n}\n" for n in range(6)]
@@ -37,7 +37,7 @@ def by_task(entries: list[tuple[str, int, int | None]]) -> dict[str, list[Row]]:
 
 
 def place(splits: dict[str, Splits]) -> dict[str, str]:
-    return {r.origin: s for part in splits.values() for s in SPLITS for r in part.of(s)}
+    return {r.origin: s for part in splits.values() for s in SPLITS for r in getattr(part, s)}
 
 
 @given(ROWS, st.integers(0, 5))
@@ -100,12 +100,12 @@ def test_a_shared_helper_ties_rows(make_row: Callable[..., Row]) -> None:
     two = helper + "def g(a):\n    return _h(a, 2) - 7\n"
     for seed in range(30):
         rows = [make_row("f", code=one), make_row("g", code=two)]
-        assert len(set(place({"": split_rows(rows, seed=seed, test=0.4)}).values())) == 1
+        assert len(set(place(split_all({"": rows}, seed=seed, test=0.4)).values())) == 1
 
 
 def test_shares_are_about_as_asked() -> None:
     rows = [Row({}, str(n), f"u{n}") for n in range(4000)]
-    found = split_rows(rows, validation=0.1, test=0.2)
+    found = split_all({"": rows}, validation=0.1, test=0.2)[""]
     assert abs(len(found.validation) - 400) < 4 * (4000 * 0.1 * 0.9) ** 0.5
     assert abs(len(found.test) - 800) < 4 * (4000 * 0.2 * 0.8) ** 0.5
 
@@ -117,27 +117,27 @@ def test_large_components_are_not_drawn_to_one_split() -> None:
         for n in range(150)
         for m in range(12)
     ]
-    found = split_rows(rows, validation=0.0, test=0.2)
+    found = split_all({"": rows}, validation=0.0, test=0.2)[""]
     components = len({row.fields["code"] for row in found.test})
     assert 15 <= components <= 45
 
 
 def test_the_seed_matters() -> None:
     rows = [Row({}, str(n), f"u{n}") for n in range(100)]
-    assert split_rows(rows, seed=1) != split_rows(rows, seed=2)
+    assert split_all({"": rows}, seed=1) != split_all({"": rows}, seed=2)
 
 
 def test_held_out_operators_are_in_test_only() -> None:
     op = sorted(HELD_OUT_OPERATORS)[0]
     rows = [Row({"op": op if n % 2 else "add_guard"}, str(n), f"u{n}") for n in range(200)]
-    found = split_rows(rows, validation=0.2, test=0.2)
-    ops = {split: {r.fields["op"] for r in found.of(split)} for split in SPLITS}
+    found = split_all({"": rows}, validation=0.2, test=0.2)[""]
+    ops = {split: {r.fields["op"] for r in getattr(found, split)} for split in SPLITS}
     assert ops == {"train": {"add_guard"}, "validation": {"add_guard"}, "test": {"add_guard", op}}
     assert found.left_out
-    assert len(found.left_out) + sum(len(found.of(split)) for split in SPLITS) == len(rows)
+    assert len(found.left_out) + sum(len(getattr(found, split)) for split in SPLITS) == len(rows)
 
 
 @pytest.mark.parametrize(("validation", "test"), [(-0.1, 0.1), (0.5, 0.5), (0.1, -1)])
 def test_impossible_shares_are_refused(validation: float, test: float) -> None:
     with pytest.raises(ConfigError, match="nothing to train on"):
-        split_rows([], validation=validation, test=test)
+        split_all({"": []}, validation=validation, test=test)

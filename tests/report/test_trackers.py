@@ -89,4 +89,3 @@ def test_a_tracker_that_fails_is_dropped_with_a_note(
     trackers.log(1, {"x": 1.0})
     trackers.finish()
     assert notes == ["wandb failed and gets nothing more (no route to host); the run goes on"]
-    assert trackers.active == ()

@@ -1,4 +1,4 @@
-"""Python source in one canonical style: no docstrings, no comments, only plain annotations."""
+"""Syntax trees in one style: no docstrings, only plain annotations."""
 
 from __future__ import annotations
 
@@ -87,16 +87,3 @@ def _is_plain(annotation: ast.expr | None) -> bool:
         and (not isinstance(node, ast.Constant) or node.value is None or node.value is Ellipsis)
         for node in ast.walk(annotation)
     )
-
-
-def canonical(source: str) -> str | None:
-    """The source without docstrings, comments and rich annotations, as `ast.unparse` writes it.
-
-    None when it doesn't parse.
-    """
-    tree = parse_source(source)
-    if tree is None:
-        return None
-    strip_docstrings(tree)
-    strip_annotations(tree)
-    return ast.unparse(ast.fix_missing_locations(tree))

@@ -47,24 +47,6 @@ class Decontaminated:
     dropped: tuple[Collision, ...]
 
 
-def decontaminate(
-    train: Iterable[Row], held_out: Iterable[Row], *, share: float = SHINGLE_SHARE
-) -> Decontaminated:
-    """Drop the training rows that repeat a held-out row, of whatever task.
-
-    Args:
-        train: rows to judge.
-        held_out: validation, test and benchmark rows together.
-        share: of shingles, in (0, 1].
-
-    Raises:
-        ConfigError: `share` is out of its range.
-    """
-    if not 0 < share <= 1:
-        raise ConfigError(f"share is {share}; it must be in (0, 1]")
-    return HeldOutIndex(held_out, share=share).sift(train)
-
-
 @dataclass(slots=True)
 class _Item:
     """What is compared of one row: shapes of code, texts, and the tokens of code and diffs."""
@@ -76,9 +58,19 @@ class _Item:
 
 
 class HeldOutIndex:
-    """Held-out rows, indexed by shape, text and shingle: a look-up costs the row's own length."""
+    """Held-out rows, indexed by shape, text and shingle: a look-up costs the row's own length.
+
+    Args:
+        held_out: validation, test and benchmark rows together, of whatever task.
+        share: of the shingles of a held-out item, in (0, 1]: a row that holds so many repeats it.
+
+    Raises:
+        ConfigError: `share` is out of its range.
+    """
 
     def __init__(self, held_out: Iterable[Row], *, share: float = SHINGLE_SHARE) -> None:
+        if not 0 < share <= 1:
+            raise ConfigError(f"share is {share}; it must be in (0, 1]")
         self._share = share
         self._exact: dict[tuple[str, str], str] = {}
         self._origins: list[str] = []

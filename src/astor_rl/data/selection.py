@@ -17,9 +17,7 @@ def select(
     rows: Sequence[Row],
     *,
     max_examples: int | None = None,
-    difficulty_max: float = 1.0,
     order: Order = "mixed",
-    per_unit_cap: int | None = None,
     seed: int = 0,
 ) -> list[Row]:
     """Choose up to `max_examples` rows.
@@ -31,10 +29,8 @@ def select(
     Args:
         rows: any.
         max_examples: at most so many, >= 0; None for all.
-        difficulty_max: harder rows are left out, in [0, 1].
         order: `easy`: the easiest rows of each unit, and the result from easy to hard; `mixed`:
             random rows in random order.
-        per_unit_cap: at most so many of one unit, >= 1; None for no cap.
         seed: decides what is random.
 
     Raises:
@@ -44,10 +40,6 @@ def select(
         raise ConfigError(f"order is {order!r}; it must be one of {', '.join(get_args(Order))}")
     if max_examples is not None and max_examples < 0:
         raise ConfigError(f"max_examples is {max_examples}; it must be at least 0")
-    if per_unit_cap is not None and per_unit_cap < 1:
-        raise ConfigError(f"per_unit_cap is {per_unit_cap}; it must be at least 1")
-    if not 0 <= difficulty_max <= 1:
-        raise ConfigError(f"difficulty_max is {difficulty_max}; it must be in [0, 1]")
 
     def rank(row: Row) -> tuple[float, bytes]:
         noise = _noise(seed, row)
@@ -55,11 +47,9 @@ def select(
 
     turns: Counter[str] = Counter()
     taken: list[tuple[int, tuple[float, bytes], Row]] = []
-    for row in sorted((r for r in rows if r.difficulty <= difficulty_max), key=rank):
-        turn = turns[row.unit]
+    for row in sorted(rows, key=rank):
+        taken.append((turns[row.unit], rank(row), row))
         turns[row.unit] += 1
-        if per_unit_cap is None or turn < per_unit_cap:
-            taken.append((turn, rank(row), row))
     taken.sort(key=lambda entry: entry[:2])
     return [row for _, _, row in sorted(taken[:max_examples], key=lambda entry: entry[1])]
 

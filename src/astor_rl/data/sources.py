@@ -17,7 +17,6 @@ from astor_rl.data.hub import hub_rows
 from astor_rl.data.mining import MiningOptions, mine
 from astor_rl.data.mining.functions import Progress
 from astor_rl.data.rows import TASK_KINDS, Row, TaskKind
-from astor_rl.data.splits import SPLITS, Split, split_all, split_rows
 from astor_rl.errors import ConfigError, DataError
 from astor_rl.sandbox.api import SandboxPool
 
@@ -30,8 +29,6 @@ def load_source(
     base_dir: Path,
     task_kind: str,
     sandbox: SandboxPool | None = None,
-    seed: int = 0,
-    split: str | None = None,
     columns: Mapping[str, str] | None = None,
     mining: MiningOptions | None = None,
     progress: Progress | None = None,
@@ -50,10 +47,6 @@ def load_source(
         base_dir: what relative paths are relative to: the configuration file's folder.
         task_kind: which task's rows to mine; other sources are taken to have that task's rows.
         sandbox: runs mined code; needed for `mine:` unless the result is cached.
-        seed: of the split. Mining has its own (`mining.seed`), so that runs that differ in their
-            seed share what was mined.
-        split: `train`, `validation`, `test`: only these rows, by `splits` (for `mine:` over all
-            four tasks together). None: all rows.
         columns: row field -> the source's column, `{"prompt": "question"}`. Other columns keep
             their names.
         mining: how much to mine, and its seed.
@@ -71,13 +64,10 @@ def load_source(
             f"{spec!r} isn't understood; it must be jsonl:path, hf:owner/name "
             "or mine:path-or-package"
         )
-    if split is not None and split not in SPLITS:
-        raise ConfigError(f"split is {split!r}; it must be one of {', '.join(SPLITS)}")
-    wanted: Split | None = split
     if scheme == "mine":
         if columns:
             raise ConfigError(f"{spec!r} has fixed fields; it takes no column mapping")
-        return _mined(rest, base_dir, task_kind, sandbox, seed, wanted, mining, progress)
+        return _mined(rest, base_dir, task_kind, sandbox, mining, progress)
     found = (
         _jsonl(rest, base_dir)
         if scheme == "jsonl"
@@ -86,7 +76,7 @@ def load_source(
     rows = [_row(fields, at, place, task_kind, columns or {}) for at, place, fields in found]
     if not rows:
         raise DataError(f"{spec!r} has no rows")
-    return list(split_rows(rows, seed=seed).of(wanted)) if wanted else rows
+    return rows
 
 
 def _mined(
@@ -94,8 +84,6 @@ def _mined(
     base_dir: Path,
     task_kind: str,
     sandbox: SandboxPool | None,
-    seed: int,
-    split: Split | None,
     mining: MiningOptions | None,
     progress: Progress | None,
 ) -> list[Row]:
@@ -111,13 +99,9 @@ def _mined(
         options=mining,
         progress=progress,
     )
-    rows = list(split_all(mined.rows, seed=seed)[kind].of(split)) if split else mined.rows[kind]
+    rows = mined.rows[kind]
     if not rows:
-        raise DataError(
-            f"mine:{spec} gave no {split or ''} rows for {task_kind}; mine more packages".replace(
-                "  ", " "
-            )
-        )
+        raise DataError(f"mine:{spec} gave no rows for {task_kind}; mine more packages")
     return rows
 
 

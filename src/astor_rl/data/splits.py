@@ -40,17 +40,6 @@ class Splits:
     test: tuple[Row, ...]
     left_out: tuple[Row, ...] = ()
 
-    def of(self, split: Split) -> tuple[Row, ...]:
-        """The rows of one split."""
-        return {"train": self.train, "validation": self.validation, "test": self.test}[split]
-
-
-def split_rows(
-    rows: Sequence[Row], *, seed: int = 0, validation: float = 0.1, test: float = 0.1
-) -> Splits:
-    """`split_all` for one task alone."""
-    return split_all({"": rows}, seed=seed, validation=validation, test=test)[""]
-
 
 def split_all(
     tasks: Mapping[_Name, Sequence[Row]],

@@ -1,1 +1,1 @@
-"""Held-out evaluation and the comparison of runs."""
+"""Held-out evaluation: scores of models on examples and on published benchmarks."""

@@ -217,7 +217,7 @@ def _shares(metrics: Sequence[Mapping[str, Any]], seconds: float | None) -> dict
         return {}
     totals = {part: _total(metrics, f"time/{part}") for part in TIME_PARTS}
     shares = {part: total / seconds for part, total in totals.items() if total is not None}
-    # Rewards overlap generation, so the parts may add up to more than the whole.
+    # Only rounding can bring what is left below 0.
     return {**shares, "other": max(0.0, 1 - math.fsum(shares.values()))}
 
 

@@ -178,11 +178,6 @@ class Trackers:
             name: _TRACKERS[name](folder, config, first_step=first_step) for name in report_to
         }
 
-    @property
-    def active(self) -> tuple[str, ...]:
-        """Names of the trackers that are still sent to."""
-        return tuple(self._active)
-
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Send the finite numbers among `metrics` to every tracker."""
         numbers = {name: float(value) for name, value in metrics.items() if _is_number(value)}

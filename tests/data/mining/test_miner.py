@@ -156,7 +156,7 @@ def test_the_quickstart_has_enough_of_everything(sandbox: ProcessPool, tmp_path:
 def check_splits(mined: Mined) -> dict:
     splits = split_all(mined.rows)
     units = {
-        name: {row.unit for found in splits.values() for row in found.of(name)}
+        name: {row.unit for found in splits.values() for row in getattr(found, name)}
         for name in ("train", "validation", "test")
     }
     assert not units["train"] & units["validation"]
