@@ -38,17 +38,19 @@ def test_commands_exist_with_their_options(manual, page: Path):
     makefile = (manual.root / "Makefile").read_text(encoding="utf-8")
     project = tomllib.loads((manual.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     targets = re.findall(r"^([a-z-]+):", makefile, re.MULTILINE)
-    for block in manual.blocks(page.read_text(encoding="utf-8"), "bash"):
-        for line in block.splitlines():
-            program, *arguments = shlex.split(line)
-            if program == "make":
-                assert arguments[0] in targets, line
-            elif program == "astor":
-                commands[arguments[0]].make_context(arguments[0], arguments[1:])
-            else:
-                extras = re.fullmatch(r"pip install -e '\.\[([a-z,]+)\]'", line)
-                assert extras, f"a command that nothing checks: {line}"
-                assert set(extras[1].split(",")) <= project["optional-dependencies"].keys()
+    text = page.read_text(encoding="utf-8")
+    lines = [line for block in manual.blocks(text, "bash") for line in block.splitlines()]
+    shown = [line for block in manual.blocks(text, "text") for line in block.splitlines()]
+    for line in lines + [line.removeprefix("$ ") for line in shown if line.startswith("$ ")]:
+        program, *arguments = shlex.split(line, comments=True)
+        if program == "make":
+            assert arguments[0] in targets, line
+        elif program.removeprefix(".venv/bin/") == "astor":
+            commands[arguments[0]].make_context(arguments[0], arguments[1:])
+        else:
+            extras = re.fullmatch(r"pip install -e '\.\[([a-z,]+)\]'", line)
+            assert extras, f"a command that nothing checks: {line}"
+            assert set(extras[1].split(",")) <= project["optional-dependencies"].keys()
 
 
 def test_every_command_is_on_the_map(manual):
