@@ -147,6 +147,14 @@ def test_the_run_folders_files(manual):
     assert files <= shown
 
 
+def test_the_keys_that_a_resume_keeps(manual):
+    *rows, of_tasks = manual.table("getting-started", "Stop and resume")
+    keys = [key for row in rows for key in re.findall(r"`([^`]+)`", row["keys"])]
+    assert sorted(keys) == sorted(run_folder._FIXED)
+    assert of_tasks["keys"].startswith("the tasks' names; ")
+    assert re.findall(r"`([^`]+)`", of_tasks["keys"]) == list(run_folder._FIXED_OF_TASKS)
+
+
 def test_protections_and_limits(manual):
     table = manual.table("sandbox", "What each layer guarantees")
     names = {
