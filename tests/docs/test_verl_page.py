@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from astor_rl.config import parse_config
+from astor_rl.config import load_config, parse_config
 from astor_rl.engines import verl
 from astor_rl.engines.trl import capabilities as of_trl
 from astor_rl.engines.verl import capabilities, records
@@ -70,6 +70,20 @@ def test_what_is_missing_and_what_is_only_here(manual, produced):
     missing = {TASK.sub("", name) for name in names_in(manual, "missing here")}
     assert missing == everywhere - produced
     assert names_in(manual, "only here") == produced - everywhere
+
+
+def test_shipped_run_files_keep_to_a_clone_or_say_that_they_do_not(manual):
+    for path in (manual.root / "configs").rglob("*.toml"):
+        text = path.read_text(encoding="utf-8")
+        assert ("shared/data" in text) == ("/../" in text) == (path.stem == "shared-data"), path
+    assert "won't run from a clone" in (manual.root / "configs" / "shared-data.toml").read_text()
+    papers = sorted((manual.root / "configs" / "paper").glob("*.toml"))
+    assert len(papers) == 2
+    for path in papers:
+        assert "The data is not in this repository" in path.read_text(encoding="utf-8")
+        for task in load_config(path).tasks:
+            assert task.source == f"jsonl:data/{task.task}.train.jsonl.gz"
+            assert task.test_source == f"jsonl:data/{task.task}.test.jsonl.gz"
 
 
 def test_everything_of_the_run_file_that_verl_refuses_is_told(manual):
