@@ -21,6 +21,15 @@ TASK = {"name": "one", "task": "io_prediction", "source": "jsonl:x.jsonl"}
 RUN = {"model": "m", "tasks": [TASK]}
 REQUIRED = object()
 
+PLAIN: dict[str, tuple[list[Any], list[Any]]] = {
+    "text": (["text"], [1, True, ["text"]]),
+    "true/false": ([True, False], [1, "true"]),
+    "table": ([{}], [1, "text"]),
+    "table of texts": ([{}, {"a": "text"}], [1, {"a": 1}]),
+    "text or list of texts": (["text", ["text"]], [1, [1]]),
+}
+"""Types whose range is empty or in words: values that they allow, and values that they don't."""
+
 Parse = Callable[[str, Any], object]
 
 
@@ -137,8 +146,9 @@ def allowed_and_not(kind: str, given: str) -> tuple[list[Any], list[Any]]:
     if kind in ("integer", "number"):
         good, bad = bounds(given.strip("`"), whole=kind == "integer")
         return good, [*bad, "1", True, *([1.5] if kind == "integer" else [])]
-    plain = {"text": "text", "true/false": True, "table": {}}
-    return ([plain[kind]] if kind in plain and not given else []), [1]
+    good, bad = PLAIN[kind]  # an unknown type is an error: nothing would be tried
+    # A range in words is checked for what it refuses only.
+    return ([] if given else good), bad + [type(value)() for value in good if given == "not empty"]
 
 
 def bounds(given: str, *, whole: bool) -> tuple[list[Any], list[Any]]:
