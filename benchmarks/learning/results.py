@@ -30,7 +30,6 @@ COMPARISONS: Final = {"A": "compare.toml", "B": "compare-b.toml"}
 MORE: Final = {
     "A, first round": "first.toml",
     "B, first round": "first-b.toml",
-    "A, second round": "second.toml",
     "B, second round": "second-b.toml",
     "A, with data that teaches nothing": "compare-mixed.toml",
     "A, at twice the learning rate": "compare-rate.toml",

@@ -47,7 +47,7 @@ def test_tuning_sees_no_seed_and_no_example_that_arms_are_judged_on() -> None:
         t["test_source"] for t in lab["tasks"]
     )
     trials = _comparison("tune.toml")
-    for name in ("compare.toml", "first.toml", "second.toml"):
+    for name in ("compare.toml", "first.toml", "second-b.toml"):
         assert set(trials.seeds).isdisjoint(_comparison(name).seeds)
         assert trials.max_tokens == _comparison(name).max_tokens
 
@@ -76,14 +76,13 @@ def _looked_at() -> set[int]:
 
 def test_the_second_round_has_fresh_seeds_and_differs_by_what_trials_chose() -> None:
     trials = {arm.name: arm.set for arm in _comparison("tune.toml").arms}
-    for name, first in (("second.toml", "first.toml"), ("second-b.toml", "first-b.toml")):
-        second, before = _comparison(name), _comparison(first)
-        assert _looked_at().isdisjoint(second.seeds)
-        assert (second.base, second.max_tokens) == (before.base, before.max_tokens)
-        arms = {arm.name: arm for arm in before.arms}
-        for arm in second.arms:
-            chosen = trials["task-rms-cost-aware"] if arm.name == "astor" else {}
-            assert arm == arms[arm.name].model_copy(update={"set": chosen or arm.set})
+    second, before = _comparison("second-b.toml"), _comparison("first-b.toml")
+    assert _looked_at().isdisjoint(second.seeds)
+    assert (second.base, second.max_tokens) == (before.base, before.max_tokens)
+    arms = {arm.name: arm for arm in before.arms}
+    for arm in second.arms:
+        chosen = trials["task-rms-cost-aware"] if arm.name == "astor" else {}
+        assert arm == arms[arm.name].model_copy(update={"set": chosen or arm.set})
 
 
 def test_the_third_round_differs_from_the_first_by_one_option_and_the_seeds() -> None:

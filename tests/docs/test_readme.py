@@ -31,8 +31,13 @@ def text(manual) -> str:
     return (manual.root / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_gains_are_those_of_the_results_that_are_kept(manual, text):
-    laboratory = results.kept()["laboratories"]["A"]
+@pytest.fixture(scope="module")
+def laboratory() -> Any:
+    """What is kept of laboratory A."""
+    return results.kept()["laboratories"]["A"]
+
+
+def test_the_gains_are_those_of_the_results_that_are_kept(laboratory, text):
     expected = []
     for label, (headline, arms) in GAINS.items():
         found = laboratory[f"astor_vs_{headline}"]
@@ -42,6 +47,16 @@ def test_the_gains_are_those_of_the_results_that_are_kept(manual, text):
     table = text.partition("| above | by |")[2].partition("\n\n")[0]
     wanted = "\n".join(expected)
     assert table.split("\n", 2)[2] == wanted, f"the table's rows should be:\n{wanted}"
+
+
+def test_the_gains_on_the_laboratorys_page_are_the_same(manual, laboratory):
+    rows = manual.table("laboratory", "Today's result")
+    headlines = {results._TITLES[headline]: headline for headline, _ in GAINS.values()}
+    assert {row["above"] for row in rows} == headlines.keys()
+    for row in rows:
+        found = laboratory[f"astor_vs_{headlines[row['above']]}"]
+        mean, low, high = (f"{found[part]:+.1f}" for part in ("mean", "low", "high"))
+        assert (row["by"], row["seeds"]) == (f"{mean}% [{low}, {high}]", str(found["seeds"]))
 
 
 def test_every_other_interval_is_on_a_page_about_the_laboratories(manual, text):
