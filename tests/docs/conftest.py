@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import sys
 from collections.abc import Iterator
 from functools import cached_property
@@ -76,12 +77,8 @@ class Manual:
 
     @cached_property
     def loop(self) -> dict[str, Any]:
-        """What the coordinator's loop on the page `your-own` leaves behind."""
-        namespace: dict[str, Any] = {}
-        text = self.section("your-own", "The coordinator in your own loop")
-        for block in self.blocks(text, "python"):
-            exec(block, namespace)
-        return namespace
+        """What the loop of the page `getting-started` leaves behind."""
+        return runpy.run_path(str(Path(__file__).with_name("simulated_loop.py")))["run"]()
 
 
 @pytest.fixture(scope="session")

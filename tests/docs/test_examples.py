@@ -1,4 +1,4 @@
-"""docs/your-own.md and tasks.md: rows, tasks and the loop on them run and are right."""
+"""docs/your-own.md, tasks.md and getting-started.md: rows, tasks and the receipt are right."""
 
 from __future__ import annotations
 
