@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
+from astor_rl.compare.spec import ArmConfig, CompareConfig
 from astor_rl.config import RunConfig, TaskConfig, parse_config
 from astor_rl.errors import ConfigError, DataError, DependencyError
 from astor_rl.tasks.registry import KINDS, make_task
@@ -106,6 +107,31 @@ def test_every_option_is_there_with_its_default_and_no_other(manual, keys):
             value = tomllib.loads(f"value = {manual.code(shown[name])}")["value"]
             default = list(default) if isinstance(default, tuple) else default
             assert (value, type(value) is bool) == (default, type(default) is bool), name
+
+
+@pytest.mark.parametrize("model", [CompareConfig, ArmConfig])
+def test_a_compare_files_keys_are_there_with_their_defaults(manual, model):
+    rows = manual.table("comparing", "The compare file")
+    both = [row for row in rows if "," not in row["key"]]
+    cut = next(n for n, row in enumerate(both) if row["key"] == "`name`")
+    shown = {
+        manual.code(row["key"]): row["default"]
+        for row in (both[:cut], both[cut:])[model is ArmConfig]
+    }
+    if model is ArmConfig:
+        (last,) = (row for row in rows if "," in row["key"])
+        names, values = (re.findall(r"`([^`]+)`", last[column]) for column in ("key", "default"))
+        shown |= dict(zip(names, (f"`{value}`" for value in values), strict=True))
+    fields = {name: field for name, field in model.model_fields.items() if name != "arms"}
+    assert shown.keys() == fields.keys()
+    for name, field in fields.items():
+        if field.is_required() or name == "of":
+            assert shown[name].startswith("required"), name
+        elif field.default is None:
+            assert "`" not in shown[name], name
+        else:
+            text = manual.code(shown[name])
+            assert tomllib.loads(f"value = {text}")["value"] == field.default, name
 
 
 def test_no_section_is_left_over(manual):

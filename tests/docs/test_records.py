@@ -7,6 +7,7 @@ import dataclasses
 import inspect
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.attacks import catalogue
 
 import astor_rl
 from astor_rl.config import parse_config
@@ -153,6 +155,16 @@ def test_the_keys_that_a_resume_keeps(manual):
     assert sorted(keys) == sorted(run_folder._FIXED)
     assert of_tasks["keys"].startswith("the tasks' names; ")
     assert re.findall(r"`([^`]+)`", of_tasks["keys"]) == list(run_folder._FIXED_OF_TASKS)
+
+
+def test_the_attacks_are_counted(manual):
+    attacks = list(catalogue.attacks())
+    text = manual.section("sandbox", "What was attacked")
+    counted = {row["goal"]: int(row["attacks"]) for row in manual.rows(text)}
+    assert counted == Counter(attack.goal for attack in attacks)
+    controls = sum(bool(attack.outside) or attack.outside_exit is not None for attack in attacks)
+    assert f"{controls} of them have a control" in text
+    assert f"{sum(attack.anywhere for attack in attacks)} end the same way" in text
 
 
 def test_protections_and_limits(manual):
