@@ -217,10 +217,19 @@ def test_operators_do_what_they_are_called(
         assert plus == ""
 
 
-@pytest.mark.parametrize("op", sorted(OPERATORS))
-def test_operators_decline_what_they_cannot_change(op: str) -> None:
-    change = edit(op, "def f(*a):\n    pass\n")
-    if change is not None:
+def test_operators_decline_what_they_cannot_change() -> None:
+    """Of an empty function only its name, what stands around it, and an added line can change."""
+    changes = {op: edit(op, "def f(*a):\n    pass\n") for op in OPERATORS}
+    done = {op: change for op, change in changes.items() if change is not None}
+    assert set(done) == {
+        "add_cache",
+        "add_deprecation",
+        "add_docstring",
+        "add_type_hints",
+        "remove_unused_variable",
+        "rename_function",
+    }
+    for change in done.values():
         assert change.before != change.after
         ast.parse(change.before)
         ast.parse(change.after)
