@@ -19,7 +19,7 @@ def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
 
 
 def evaluation(astor: Astor, out: Path, *arguments: str) -> dict[str, Any]:
-    code, said = finish(astor("eval", *arguments, "--out", str(out)))
+    code, said = finish(astor("eval", *arguments, "--output", str(out)))
     assert code == 0, said
     read: dict[str, Any] = json.loads(out.read_text())
     for name, result in read["tasks"].items():

@@ -10,6 +10,7 @@ import typer
 from astor_rl import __version__
 from astor_rl.cli.errors import one_line_errors, sigterm_interrupts
 from astor_rl.cli.options import Debug, Overrides, Plain, say
+from astor_rl.errors import ConfigError
 
 
 def evaluate(
@@ -24,8 +25,15 @@ def evaluate(
     validation: Annotated[
         bool, typer.Option("--validation", help="Look at the validation split, not the test split.")
     ] = False,
-    out: Annotated[
-        Path | None, typer.Option("-o", "--out", help="Also write the results as JSON.")
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="PATH",
+            help="Also write the results: a JSON file, or with --suite the folder of results and "
+            "samples.",
+        ),
     ] = None,
     suites: Annotated[
         list[str] | None,
@@ -45,11 +53,15 @@ def evaluate(
     data_dir: Annotated[
         Path | None, typer.Option("--data-dir", help="A folder with the suites' files.")
     ] = None,
-    samples: Annotated[int, typer.Option("--samples", help="Answers to each question.")] = 1,
+    samples: Annotated[
+        int | None, typer.Option("--samples", help="Answers to each question; default: 1.")
+    ] = None,
     temperature: Annotated[
         float | None, typer.Option("--temperature", help="Default: 0, or 0.2 for several samples.")
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of the answers, and of --limit.")] = 0,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Of the answers, and of --limit; default: 0.")
+    ] = None,
     max_tokens: Annotated[
         int | None, typer.Option("--max-tokens", help="Of an answer; default: the suite's.")
     ] = None,
@@ -73,9 +85,6 @@ def evaluate(
             "Repeatable.",
         ),
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", help="Folder of the suites' results and samples.")
-    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the evaluation in --output.")
     ] = False,
@@ -87,19 +96,19 @@ def evaluate(
     What [bold]--data[/] to [bold]--resume[/] say is about [bold]--suite[/]. Without it,
     [bold]--set eval.examples=200[/] takes more of a run's own examples.
     """
-    asked: dict[str, Any] = {
-        "data": data or (),
+    asked = {
+        "data": data,
         "data_dir": data_dir,
         "samples": samples,
         "temperature": temperature,
         "seed": seed,
         "max_tokens": max_tokens,
         "limit": limit,
-        "toolchains": toolchain or (),
-        "unsandboxed": unsandboxed or (),
-        "output": output,
+        "toolchain": toolchain,
+        "unsandboxed": unsandboxed,
         "resume": resume,
     }
+    given: dict[str, Any] = {name: value for name, value in asked.items() if _was_given(value)}
     with one_line_errors(debug=debug), sigterm_interrupts():
         typer.echo(f"astor {__version__}: evaluating {target}")
         from astor_rl.report.console import make_console
@@ -108,8 +117,9 @@ def evaluate(
         if suites:
             from astor_rl.cli import suites as suite_commands
 
-            options = suite_commands.SuiteOptions(suites, **asked)
-            suite_commands.refuse_others(validation=validation, out=out)
+            options = suite_commands.SuiteOptions(suites, output=output, **given)
+            suite_commands.refuse_others(validation=validation)
+            _refuse_output(output, folder=True)
             with console:
                 results, path = suite_commands.evaluate_suites(
                     target, options, config=config, overrides=overrides, console=console
@@ -120,7 +130,8 @@ def evaluate(
         from astor_rl.cli.evaluation import evaluate_target, find_target, findings, refuse_others
         from astor_rl.report.atomic import write_json
 
-        refuse_others(asked)
+        refuse_others(given)
+        _refuse_output(output, folder=False)
         found = find_target(target, config, overrides)
         with console:
             by_task = evaluate_target(
@@ -128,6 +139,22 @@ def evaluate(
             )
         for line in findings(by_task):
             typer.echo(line)
-        if out is not None:
+        if output is not None:
             tasks = {name: result.as_dict() for name, result in by_task.items()}
-            write_json(out, {"name": found.model, "step": None, "tasks": tasks})
+            write_json(output, {"name": found.model, "step": None, "tasks": tasks})
+
+
+def _was_given(value: object) -> bool:
+    """Zeros were: by equality, 0.0 would be among these."""
+    return not (value is None or value is False or value == [])
+
+
+def _refuse_output(output: Path | None, *, folder: bool) -> None:
+    """What can't be written in the end is said before anything is evaluated."""
+    if output is None or not output.exists() or output.is_dir() == folder:
+        return
+    found, wanted = ("file", "folder") if folder else ("folder", "JSON file")
+    raise ConfigError(
+        f"--output {str(output)!r} is a {found}; {'with' if folder else 'without'} --suite "
+        f"results are a {wanted}: name another"
+    )

@@ -40,20 +40,18 @@ class Target:
     base_dir: Path
 
 
-def refuse_others(options: Mapping[str, object]) -> None:
+def refuse_others(given: Mapping[str, object]) -> None:
     """Refuse options that only `--suite` reads, instead of ignoring them.
 
     Args:
-        options: by name; one that is false, None or at its default wasn't given.
+        given: those of them that were given, by name.
 
     Raises:
-        ConfigError: names the first one that was given.
+        ConfigError: names the first one.
     """
-    defaults = {"samples": 1, "seed": 0}
-    given = [name for name, value in options.items() if value and value != defaults.get(name)]
-    if given:
+    for name in given:
         raise ConfigError(
-            f"--{given[0].replace('_', '-')} belongs to --suite; a run's own examples are "
+            f"--{name.replace('_', '-')} belongs to --suite; a run's own examples are "
             "evaluated as its [eval] says, which --set changes"
         )
 

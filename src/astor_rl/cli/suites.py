@@ -59,7 +59,7 @@ class SuiteOptions:
         data_dir: folder with the suites' files, or None.
         samples, temperature, seed, max_tokens: see `Sampling`.
         limit: questions of each suite at most; None for all.
-        toolchains: `LANGUAGE=FOLDER`, see `EXTRAS`.
+        toolchain: `LANGUAGE=FOLDER`, see `EXTRAS`.
         unsandboxed: what may run without a container where there is none, by name.
         output: folder of the results; None for the default.
         resume: go on with what is there.
@@ -73,7 +73,7 @@ class SuiteOptions:
     seed: int = 0
     max_tokens: int | None = None
     limit: int | None = None
-    toolchains: Sequence[str] = ()
+    toolchain: Sequence[str] = ()
     unsandboxed: Sequence[str] = ()
     output: Path | None = None
     resume: bool = False
@@ -101,7 +101,7 @@ class SuiteOptions:
         return 0.0 if self.samples == 1 else 0.2
 
 
-def refuse_others(*, validation: bool, out: Path | None) -> None:
+def refuse_others(*, validation: bool) -> None:
     """Refuse options of an evaluation without suites, instead of ignoring them.
 
     Raises:
@@ -109,8 +109,6 @@ def refuse_others(*, validation: bool, out: Path | None) -> None:
     """
     if validation:
         raise ConfigError("--validation is for a run's own examples; a suite has one split")
-    if out is not None:
-        raise ConfigError(f"--out {str(out)!r}: with --suite, results go to the folder --output")
 
 
 def model_settings(
@@ -185,7 +183,7 @@ def evaluate_suites(
     with open_pool(settings.sandbox) as sandbox:
         around = Surroundings(
             sandbox,
-            parse_toolchains(options.toolchains),
+            parse_toolchains(options.toolchain),
             frozenset(options.unsandboxed),
             output / "defects4j" / "versions",
         )
