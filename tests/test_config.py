@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from astor_rl.config import RunConfig, apply_override, as_list, load_config, parse_config
+from astor_rl.config import (
+    EvalConfig,
+    RunConfig,
+    apply_override,
+    as_list,
+    load_config,
+    parse_config,
+)
 from astor_rl.errors import ConfigError
 
 MINIMAL = """
@@ -127,3 +134,10 @@ def test_several_mistakes_are_counted() -> None:
     raw = {"model": 1, "seed": "x", "tasks": []}
     with pytest.raises(ConfigError, match=r"\(and 2 more\)$"):
         parse_config(raw)
+
+
+def test_the_settings_of_an_evaluation_are_those_of_the_files_there_are() -> None:
+    settings = EvalConfig(examples=32, samples=2, temperature=0.5, every=8).settings("test")
+    assert json.dumps(settings) == (
+        '{"split": "test", "examples": 32, "samples": 2, "temperature": 0.5}'
+    )

@@ -130,6 +130,10 @@ class EvalConfig(_Section):
     """Validation-split evaluation every so many RL steps; 0 only before and after."""
     before_warmup: bool = True
 
+    def settings(self, split: str) -> dict[str, object]:
+        """What decides an evaluation's results, as its file has it."""
+        return {"split": split, **self.model_dump(include={"examples", "samples", "temperature"})}
+
 
 class DataConfig(_Section):
     """How sources become train, validation and test examples."""
@@ -334,9 +338,8 @@ def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConf
     except FileNotFoundError:
         raise ConfigError(f"config {str(path)!r} does not exist") from None
     except IsADirectoryError:
-        hint = f"; a run's is {str(path / 'config.json')!r}"
         is_run = all((path / name).is_file() for name in ("config.json", "versions.json"))
-        hint = hint if is_run else ""
+        hint = f"; a run's is {str(path / 'config.json')!r}" if is_run else ""
         raise ConfigError(f"config {str(path)!r} is a folder, not a file{hint}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"config {str(path)!r} can't be read: {error}") from None

@@ -239,11 +239,6 @@ def _merge(unit: Unit) -> None:
 
 def _save(path: Path, results: dict[str, TaskResult], options: EvalConfig, split: str) -> None:
     """An evaluation in the form of a run's own."""
-    settings = {
-        "split": split,
-        "examples": options.examples,
-        "samples": options.samples,
-        "temperature": options.temperature,
-    }
+    settings = options.settings(split)
     tasks = {name: result.as_dict() for name, result in results.items()}
     write_json(path, {"name": path.stem, "step": None, "settings": settings, "tasks": tasks})

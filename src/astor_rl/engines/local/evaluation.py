@@ -109,26 +109,17 @@ class Evaluation:
             name,
             {task: result.as_dict() for task, result in results.items()},
             step=step,
-            settings=self._settings(split),
+            settings=options.settings(split),
             samples=[_sample(one) for one in judged],
         )
         self._console.evaluation(name, {t: (r.outcome, r.outcome_se) for t, r in results.items()})
         return results
 
-    def _settings(self, split: str) -> dict[str, object]:
-        options = self._config.eval
-        return {
-            "split": split,
-            "examples": options.examples,
-            "samples": options.samples,
-            "temperature": options.temperature,
-        }
-
     def _done(self, name: str, step: int | None, split: str) -> bool | None:
         if self._folder is None:
             return None
         found = read_evaluations(self._folder.path).get(name, {})
-        wanted = (step, self._settings(split))
+        wanted = (step, self._config.eval.settings(split))
         return bool(found) and (found.get("step"), found.get("settings")) == wanted
 
 
