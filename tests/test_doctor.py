@@ -12,7 +12,7 @@ import pytest
 
 from astor_rl import doctor
 from astor_rl.cli.app import run
-from astor_rl.doctor import Check, extra_of, extras, ready
+from astor_rl.doctor import Check, ready
 
 
 def by_name(checks: list[Check]) -> dict[str, Check]:
@@ -54,28 +54,6 @@ def test_every_protection_of_the_sandbox_is_probed() -> None:
     assert {check.name for check in checks} in ({"sandbox"}, set(GUARANTEES))
     for check in checks:
         assert (check.status == "ok") == (check.remedy == "")
-
-
-def test_extras_are_those_of_the_distribution() -> None:
-    found = extras()
-    assert {"local", "tasks", "quickstart", "hf", "trackers"} <= found.keys()
-    assert any(requirement.startswith("torch") for requirement in found["local"])
-    assert all(";" not in requirement for lines in found.values() for requirement in lines)
-
-
-@pytest.mark.parametrize(
-    ("module", "extra"),
-    [
-        ("torch", "local"),
-        ("torch.nn", "local"),
-        ("rouge_score", "tasks"),
-        ("more_itertools", "quickstart"),
-        ("numpy", None),
-        ("nothing", None),
-    ],
-)
-def test_a_module_is_traced_to_the_extra_that_installs_it(module: str, extra: str | None) -> None:
-    assert extra_of(module) == extra
 
 
 def test_versions_are_held_against_what_is_asked_for() -> None:

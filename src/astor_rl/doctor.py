@@ -22,6 +22,7 @@ from typing import IO, TYPE_CHECKING, Any, Literal
 from astor_rl.errors import AstorError
 from astor_rl.report import text
 from astor_rl.report.atomic import free_bytes, size
+from astor_rl.report.extras import DISTRIBUTION, extras, name_of
 
 if TYPE_CHECKING:
     from astor_rl.sandbox.opening import SandboxSettings
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 Status = Literal["ok", "limited", "missing"]
 """`missing`: the quickstart can't run without it; `limited`: it can, with less."""
 
-DISTRIBUTION = "astor-rl"
 QUICKSTART_MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 QUICKSTART_EXTRAS = ("local", "tasks", "quickstart")
 _MEMORY = 6_000_000_000
@@ -178,25 +178,6 @@ def sandbox_servers(settings: SandboxSettings) -> Iterator[Check]:
         yield Check("servers", url, "ok", detail)
 
 
-def extras() -> dict[str, tuple[str, ...]]:
-    """What each extra of this distribution asks for, as requirement texts, by extra."""
-    found: dict[str, list[str]] = {}
-    for line in importlib.metadata.requires(DISTRIBUTION) or ():
-        requirement, _, marker = line.partition(";")
-        for extra in re.findall(r"extra\s*==\s*['\"]([^'\"]+)['\"]", marker):
-            found.setdefault(extra, []).append(requirement.strip())
-    return {extra: tuple(lines) for extra, lines in found.items()}
-
-
-def extra_of(module: str) -> str | None:
-    """The extra that installs an importable module; None when no extra does."""
-    for extra, requirements in extras().items():
-        for requirement in requirements:
-            if _name(requirement).replace("-", "_").lower() == module.partition(".")[0].lower():
-                return extra
-    return None
-
-
 def packages() -> Iterator[Check]:
     """Optional packages, extra by extra, against the versions they are asked for in."""
     for extra, requirements in extras().items():
@@ -205,11 +186,11 @@ def packages() -> Iterator[Check]:
         needed = extra in QUICKSTART_EXTRAS
         problems, found = [], []
         for requirement in requirements:
-            version = _installed(_name(requirement))
+            version = _installed(name_of(requirement))
             if version is None or not _satisfies(version, requirement):
                 problems.append(f"{requirement} ({version or 'not installed'})")
             else:
-                found.append(f"{_name(requirement)} {version}")
+                found.append(f"{name_of(requirement)} {version}")
         bad: Status = "missing" if needed else "limited"
         yield Check(
             "packages",
@@ -218,10 +199,6 @@ def packages() -> Iterator[Check]:
             ", ".join(["needs " + problem for problem in problems] or found),
             f"pip install '{DISTRIBUTION}[{extra}]'" if problems else "",
         )
-
-
-def _name(requirement: str) -> str:
-    return re.split(r"[\s<>=!~\[;(]", requirement, maxsplit=1)[0]
 
 
 def _installed(name: str) -> str | None:

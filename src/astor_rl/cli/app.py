@@ -16,9 +16,10 @@ from astor_rl import __version__
 from astor_rl.cli import evaluating
 from astor_rl.cli import sandbox as sandbox_commands
 from astor_rl.cli import verl as verl_commands
-from astor_rl.cli.errors import FAILED, USAGE, fail, one_line_errors, sigterm_interrupts
+from astor_rl.cli.errors import fail, one_line_errors, sigterm_interrupts
 from astor_rl.cli.invocation import command
 from astor_rl.cli.options import AsJson, ConfigPath, Debug, Overrides, Plain, RunPath, say
+from astor_rl.report.failures import FAILED, USAGE
 
 _EPILOG = """
 Begin with [bold]astor doctor[/], then [bold]astor train configs/quickstart.toml[/]: a small model,

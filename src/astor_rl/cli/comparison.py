@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from astor_rl.cli.errors import FAILED, INTERRUPTED, one_line_errors
+from astor_rl.cli.errors import one_line_errors
 from astor_rl.compare import gpus
 from astor_rl.compare.analysis import Analysis, analyse
 from astor_rl.compare.document import Status, document
@@ -35,6 +35,7 @@ from astor_rl.errors import DataError, StateError
 from astor_rl.evaluate.heldout import TaskResult
 from astor_rl.report.atomic import replacing, write_json, write_text
 from astor_rl.report.console import Console, make_console
+from astor_rl.report.failures import FAILED, INTERRUPTED
 from astor_rl.report.lock import FolderLock
 
 _PRELOAD = ("astor_rl.cli.merging", "astor_rl.cli.evaluation", "astor_rl.report.versions", "peft")

@@ -1,7 +1,4 @@
-"""Every failure of a command as one line and an exit code.
-
-0 done · 1 failed · 2 the command or its configuration is wrong · 130 interrupted.
-"""
+"""What ends a command: a failure as one line and an exit code, an interruption, a broken pipe."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,11 +14,8 @@ from types import FrameType
 
 import typer
 
-from astor_rl.errors import AstorError, ConfigError
+from astor_rl.report.failures import FAILED, INTERRUPTED, failure, one_line
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
-CRASH = "crash.txt"
-"""Where a run folder keeps the traceback of an error that is ours."""
 _CHECKPOINT = re.compile(r"(?:checkpoint-|global_step_)(\d+)")
 """As the local engine and verl call them."""
 
@@ -32,11 +25,6 @@ def fail(message: str, code: int) -> typer.Exit:
     sys.stderr.write(f"error: {one_line(message)}\n")
     sys.stderr.flush()
     return typer.Exit(code)
-
-
-def one_line(message: str) -> str:
-    """Line breaks and repeated blanks become single blanks."""
-    return " ".join(message.split())
 
 
 @contextmanager
@@ -61,17 +49,11 @@ def one_line_errors(
         # The reader of a pipe left (`astor report RUN | head`): nobody is there to be told.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(FAILED) from None
-    except AstorError as error:
-        if debug:
-            traceback.print_exc()
-        raise fail(str(error), USAGE if isinstance(error, ConfigError) else FAILED) from None
-    except ModuleNotFoundError as error:
-        missing = _missing_package(error)
-        if debug or not missing:
-            raise _unexpected(error, debug, folder) from None
-        raise fail(missing, FAILED) from None
     except Exception as error:  # noqa: BLE001 - the last one to know: nothing may end in a wall of text
-        raise _unexpected(error, debug, folder) from None
+        if debug:
+            traceback.print_exception(error)
+        found = failure(error, folder=folder, shown=debug)
+        raise fail(found.line, found.code) from None
 
 
 def interruption(folder: Path | None, resume: str) -> str:
@@ -96,41 +78,6 @@ def _reached(folder: Path, step: int) -> str:
     if not newest:
         return f"at step {step}, before the first checkpoint"
     return f"at step {step}, of which those after step {newest} are in no checkpoint"
-
-
-def _missing_package(error: ModuleNotFoundError) -> str:
-    name = (error.name or "").partition(".")[0]
-    if name in {"", "astor_rl"}:
-        return ""
-    from astor_rl.doctor import extra_of
-
-    extra = extra_of(name)
-    if extra is None:  # perhaps one's own module, and a stranger's package of its name
-        return f"there is no module {name!r}, installed or beside the run file"
-    return f"package {name!r} is missing; pip install 'astor-rl[{extra}]'"
-
-
-def _unexpected(error: Exception, debug: bool, folder: Path | None) -> typer.Exit:
-    said = f"unexpected {type(error).__name__}: {error}"
-    if debug:
-        traceback.print_exception(error)
-        return fail(said, FAILED)
-    return fail(f"{said} (traceback in {_keep_traceback(error, folder)})", FAILED)
-
-
-def _keep_traceback(error: Exception, folder: Path | None) -> str:
-    lines = "".join(traceback.format_exception(error))
-    if folder is not None and folder.is_dir():
-        try:
-            (folder / CRASH).write_text(lines, encoding="utf-8", errors="replace")
-        except OSError:
-            pass  # the disk may be what failed; a temporary file may still work
-        else:
-            return str(folder / CRASH)
-    descriptor, name = tempfile.mkstemp(prefix="astor-", suffix=".txt")
-    with os.fdopen(descriptor, "w", encoding="utf-8", errors="replace") as file:
-        file.write(lines)
-    return name
 
 
 @contextmanager
