@@ -127,7 +127,7 @@ def merge(
 ) -> None:
     """Merge the final models of several runs (specialists) into one."""
     with one_line_errors(debug=debug):
-        from astor_rl.cli.merging import RECORD, merge_runs
+        from astor_rl.engines.local.merging import RECORD, merge_runs
         from astor_rl.evaluate.merging import merge_options
         from astor_rl.report.console import make_console
 
@@ -242,7 +242,8 @@ def validate(
         from astor_rl.config import load_config
 
         run = load_config(config, overrides)
-        from astor_rl.cli.validation import validate_tasks, verdict
+        from astor_rl.cli import findings
+        from astor_rl.engines.validation import validate_tasks
         from astor_rl.report.console import make_console
 
         # Findings are the output; how it gets there belongs beside it.
@@ -250,7 +251,7 @@ def validate(
             checked = validate_tasks(
                 run, examples=examples, base_dir=config.parent, console=console
             )
-        for line in verdict(checked):
+        for line in findings.validation(checked):
             typer.echo(line)
         if not all(task.report.ok for task in checked):
             raise typer.Exit(FAILED)

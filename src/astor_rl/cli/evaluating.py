@@ -1,7 +1,8 @@
-"""`astor eval`: what it takes; `evaluation` and `suites` do the work."""
+"""`astor eval`: what it takes, and what it refuses."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -111,33 +112,35 @@ def evaluate(
     given: dict[str, Any] = {name: value for name, value in asked.items() if _was_given(value)}
     with one_line_errors(debug=debug), sigterm_interrupts():
         typer.echo(f"astor {__version__}: evaluating {target}")
+        if suites and validation:
+            raise ConfigError("--validation is for a run's own examples; a suite has one split")
+        if not suites:
+            _refuse_suites(given)
+        _refuse_output(output, folder=bool(suites))
+        from astor_rl.cli import findings
         from astor_rl.report.console import make_console
 
         console = make_console(live=False if plain else None, quiet=not debug)
         if suites:
-            from astor_rl.cli import suites as suite_commands
+            from astor_rl.engines.local.suites import SuiteOptions, evaluate_suites
 
-            options = suite_commands.SuiteOptions(suites, output=output, **given)
-            suite_commands.refuse_others(validation=validation)
-            _refuse_output(output, folder=True)
+            options = SuiteOptions(suites, output=output, **given)
             with console:
-                results, path = suite_commands.evaluate_suites(
+                results, path = evaluate_suites(
                     target, options, config=config, overrides=overrides, console=console
                 )
-            for line in suite_commands.findings(results, path):
+            for line in findings.suites(results, path):
                 say(line)
             return
-        from astor_rl.cli.evaluation import evaluate_target, find_target, findings, refuse_others
+        from astor_rl.engines.local.evaluating import evaluate_target, find_target
         from astor_rl.report.atomic import write_json
 
-        refuse_others(given)
-        _refuse_output(output, folder=False)
         found = find_target(target, config, overrides)
         with console:
             by_task = evaluate_target(
                 found, split="validation" if validation else "test", console=console
             )
-        for line in findings(by_task):
+        for line in findings.held_out(by_task):
             typer.echo(line)
         if output is not None:
             tasks = {name: result.as_dict() for name, result in by_task.items()}
@@ -147,6 +150,16 @@ def evaluate(
 def _was_given(value: object) -> bool:
     """Zeros were: by equality, 0.0 would be among these."""
     return not (value is None or value is False or value == [])
+
+
+def _refuse_suites(given: Mapping[str, object]) -> None:
+    """What only suites have is refused without one, not ignored."""
+    if given:
+        first = next(iter(given)).replace("_", "-")
+        raise ConfigError(
+            f"--{first} belongs to --suite; a run's own examples are "
+            "evaluated as its [eval] says, which --set changes"
+        )
 
 
 def _refuse_output(output: Path | None, *, folder: bool) -> None:

@@ -1,10 +1,10 @@
-"""`astor eval --suite`: public benchmarks on a run's model, or on any model."""
+"""Public benchmarks on a finished run's model, or on any model: what `astor eval --suite` does."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -99,16 +99,6 @@ class SuiteOptions:
         if self.temperature is not None:
             return self.temperature
         return 0.0 if self.samples == 1 else 0.2
-
-
-def refuse_others(*, validation: bool) -> None:
-    """Refuse options of an evaluation without suites, instead of ignoring them.
-
-    Raises:
-        ConfigError: names the one that was given.
-    """
-    if validation:
-        raise ConfigError("--validation is for a run's own examples; a suite has one split")
 
 
 def model_settings(
@@ -321,11 +311,3 @@ def _run_all(
         graded = runner.run(suite, folder.samples(name))
         found[name] = report_room.suite_result(suite.report(graded), graded, rows)
     return found
-
-
-def findings(results: Mapping[str, Any], path: Path) -> Iterator[str]:
-    """The results as lines."""
-    yield from report_room.table(results["suites"])
-    if "paper" in results:
-        yield from report_room.paper_lines(summarize_paper(results["suites"]))
-    yield f"results: {path}"

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from astor_rl.compare.making import PRELOAD
 from astor_rl.report.lock import FolderLock
 from astor_rl.report.run_folder import read_config, read_evaluations, read_metrics
 
@@ -287,3 +288,13 @@ def test_one_unit_fails_the_others_go_on_and_the_code_tells(
     assert list(found["arms"]) == ["astor", "joint"]
     assert found["failed"].keys() == {"alone/seed-0/first", "alone/seed-0/second", "merging/seed-0"}
     assert found["astor_vs_joint"]["low"] is None  # one seed
+
+
+def test_what_units_fork_from_is_there_and_knows_no_commands() -> None:
+    # A name that can't be imported would be passed over in silence.
+    code = (
+        f"import importlib, sys; [importlib.import_module(name) for name in {PRELOAD}]; "
+        "print([name for name in sys.modules if name.startswith('astor_rl.cli')])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,9 +1,12 @@
-"""`astor eval`: a run's model, or any model, on held-out examples."""
+"""A finished run's model, or any model, on a run's held-out examples: what `astor eval` does.
+
+`evaluation` is what a run does while it trains.
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +21,6 @@ from astor_rl.engines.local.sampling import make_sampler
 from astor_rl.engines.preparation import PreparedTask, prepare_tasks
 from astor_rl.errors import ConfigError, DataError, ModelError
 from astor_rl.evaluate.heldout import TaskResult, evaluate, summarise
-from astor_rl.report import text
 from astor_rl.report.console import Console
 from astor_rl.report.run_folder import holds_run, read_base_dir
 from astor_rl.rollout.base import Sampler
@@ -40,24 +42,8 @@ class Target:
     base_dir: Path
 
 
-def refuse_others(given: Mapping[str, object]) -> None:
-    """Refuse options that only `--suite` reads, instead of ignoring them.
-
-    Args:
-        given: those of them that were given, by name.
-
-    Raises:
-        ConfigError: names the first one.
-    """
-    for name in given:
-        raise ConfigError(
-            f"--{name.replace('_', '-')} belongs to --suite; a run's own examples are "
-            "evaluated as its [eval] says, which --set changes"
-        )
-
-
 def find_target(target: str, config: Path | None, overrides: list[str] | None) -> Target:
-    """Read what was named on the command line.
+    """What a name means, and the run file it is evaluated by.
 
     Args:
         target: a run folder (its final model is meant), a model folder, or a hub id.
@@ -152,22 +138,3 @@ def _evaluate_split(
     )
     results = summarise(list(judged))
     return {task.name: results[task.name] for task in tasks if task.name in results}
-
-
-def findings(results: Mapping[str, TaskResult]) -> Iterator[str]:
-    """The results as lines: one a task, its own metrics below it."""
-    for name, result in results.items():
-        facts = [
-            f"outcome {text.with_error(result.outcome, result.outcome_se)}",
-            f"format {text.number(result.format)}",
-            f"{result.examples} examples",
-            f"{text.percent(result.truncated)} truncated",
-        ]
-        if result.mixed is not None:
-            facts.append(f"{text.percent(result.mixed)} mixed")
-        if result.invalid:
-            facts.append(f"{result.invalid} not judged")
-        yield f"{name}: " + ", ".join(facts)
-        if result.metrics:
-            listed = ", ".join(f"{key} {text.number(v)}" for key, v in result.metrics.items())
-            yield f"  {listed}"

@@ -1,4 +1,4 @@
-"""`astor merge`: one model from the final models of several runs."""
+"""One model from the final models of several runs: what `astor merge` does."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""`astor validate`: load a run's data as training would, and put every task to the test."""
+"""What `astor validate` does: load a run's data as training would, put every task to the test."""
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +12,6 @@ from astor_rl.engines.preparation import PreparedTask, prepare_tasks
 from astor_rl.report.console import Console
 from astor_rl.sandbox.opening import open_pool
 from astor_rl.tasks.base import ValidationReport
-
-_SHOWN = 3
-"""Problems listed for each task."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,25 +65,3 @@ def _check(task: PreparedTask, examples: int, seed: int) -> Checked:
         test=len(task.test),
         report=asyncio.run(task.task.validate(chosen)),
     )
-
-
-def verdict(checked: Sequence[Checked]) -> Iterator[str]:
-    """The findings as lines: one a task, and its first problems below it."""
-    for task in checked:
-        found = task.report
-        yield (
-            f"{'ok' if found.ok else 'WRONG':<6} {task.name}: {found.checked} checked of "
-            f"{task.train} train, {task.validation} validation, {task.test} test; "
-            f"{len(found.gold_below_ceiling)} right answers not rewarded, "
-            f"{len(found.broken_at_ceiling)} wrong ones rewarded, "
-            f"{len(found.invalid)} not judged; verdict {task.verdict}"
-        )
-        problems = [
-            *(f"{o}: right answer got {r:.3g} ({why})" for o, r, why in found.gold_below_ceiling),
-            *(f"{o}: wrong answer {v!r} got {r:.3g}" for o, v, r in found.broken_at_ceiling),
-            *(f"{o}: not judged ({why})" for o, why in found.invalid),
-        ]
-        for problem in problems[:_SHOWN]:
-            yield f"       {problem}"
-        if len(problems) > _SHOWN:
-            yield f"       and {len(problems) - _SHOWN} more"
