@@ -6,7 +6,6 @@ Keys follow TRL where TRL has the thing. The sections of the core (`[schedule]`,
 
 from __future__ import annotations
 
-import difflib
 import json
 import tomllib
 from dataclasses import replace
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from astor_rl import complaints
 from astor_rl.calibrate.kl import CalibrateOptions
 from astor_rl.coordinator_options import CoordinatorOptions
 from astor_rl.errors import ConfigError, SandboxError
@@ -321,6 +321,24 @@ def as_list(value: str | list[str] | None) -> list[str]:
     return [value] if isinstance(value, str) else list(value)
 
 
+_MOVED = {
+    "warmup_steps": "lr_warmup_steps (learning rate) or warmup.steps (supervised warm-up)",
+    "per_device_train_batch_size": "prompts_per_step (prompts, not completions)",
+    "generation_batch_size": "prompts_per_step (prompts, not completions)",
+    "gradient_accumulation_steps": "micro_batch_tokens (the update is the same whatever it is)",
+    "num_train_epochs": "max_steps",
+    "model_name_or_path": "model",
+    "bf16": 'dtype = "bfloat16"',
+    "use_peft": "lora.enabled",
+    "lora_r": "lora.r",
+    "lora_alpha": "lora.lora_alpha",
+    "reward_weights": "tasks[].ratio and format_weight",
+    "use_bias_correction_kl": 'kl_estimator = "k3_ratio"',
+    "vllm_importance_sampling_cap": "importance_cap",
+}
+"""Keys of TRL that have another name here, or another meaning."""
+
+
 def load_config(path: str | Path, overrides: list[str] | None = None) -> RunConfig:
     """Read a TOML run file, apply `a.b=value` overrides, check everything.
 
@@ -363,7 +381,8 @@ def parse_config(raw: dict[str, Any], *, origin: str = "config") -> RunConfig:
         # JSON mode is strict about scalars ("8" is no number) yet takes tables for dataclasses.
         return RunConfig.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_one_line(error, raw)}") from None
+        said = complaints.one_line(error, raw, RunConfig, moved=_MOVED, page="docs/options.md")
+        raise ConfigError(f"{origin}: {said}") from None
 
 
 def _engine_as_section(raw: dict[str, Any]) -> dict[str, Any]:
@@ -409,92 +428,3 @@ def _toml_value(text: str) -> Any:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
-
-
-_MOVED = {
-    "warmup_steps": "lr_warmup_steps (learning rate) or warmup.steps (supervised warm-up)",
-    "per_device_train_batch_size": "prompts_per_step (prompts, not completions)",
-    "generation_batch_size": "prompts_per_step (prompts, not completions)",
-    "gradient_accumulation_steps": "micro_batch_tokens (the update is the same whatever it is)",
-    "num_train_epochs": "max_steps",
-    "model_name_or_path": "model",
-    "bf16": 'dtype = "bfloat16"',
-    "use_peft": "lora.enabled",
-    "lora_r": "lora.r",
-    "lora_alpha": "lora.lora_alpha",
-    "reward_weights": "tasks[].ratio and format_weight",
-    "use_bias_correction_kl": 'kl_estimator = "k3_ratio"',
-    "vllm_importance_sampling_cap": "importance_cap",
-}
-
-
-def _one_line(error: ValidationError, raw: dict[str, Any]) -> str:
-    problems = error.errors(include_url=False)
-    first = problems[0]
-    where = _dotted(first["loc"], raw)
-    others = {_dotted(problem["loc"], raw) for problem in problems} - {where}
-    more = f" (and {len(others)} more)" if others else ""
-    if first["type"] in {"extra_forbidden", "unexpected_keyword_argument"}:
-        return f"unknown key {where!r}{_did_you_mean(first['loc'])}{more}"
-    if first["type"] in {"missing", "missing_argument"}:
-        return f"{where} is missing{more}"
-    if not where or first["type"] == "value_error":  # such a message names its keys itself
-        return f"{first['msg'].removeprefix('Value error, ')}{more}"
-    value = first["input"]
-    shown = repr(value) if not isinstance(value, dict | list) or not value else type(value).__name__
-    here = [problem["msg"] for problem in problems if _dotted(problem["loc"], raw) == where]
-    return f"{where} = {shown[:80]}: {_wanted(here)}{more}"
-
-
-def _wanted(messages: list[str]) -> str:
-    """What pydantic wants, in TOML's words; the arms of a union as alternatives."""
-    arms = [message.replace("an object", "a table") for message in messages]
-    arms = [arm[0].lower() + arm[1:] for arm in arms]
-    rest = [arm.removeprefix("input should be ") for arm in arms[1:]]
-    return " or ".join(dict.fromkeys([arms[0], *rest]))
-
-
-_ARMS = ("str", "list[", "constrained-str", "function-")
-
-
-def _dotted(location: tuple[int | str, ...], raw: dict[str, Any]) -> str:
-    parts: list[str] = []
-    node: Any = raw
-    for part in location:
-        if isinstance(part, int):
-            task = node[part] if isinstance(node, list) and part < len(node) else None
-            name = task.get("name", part) if isinstance(task, dict) else part
-            parts[-1] = f"{parts[-1]}[{name}]"
-            node = task
-        elif part.startswith(_ARMS) and not (isinstance(node, dict) and part in node):
-            continue  # pydantic names the arms of a union; the user never wrote them
-        else:
-            parts.append(part)
-            node = node.get(part) if isinstance(node, dict) else None
-    return ".".join(parts)
-
-
-_LISTED = 16
-"""Most keys that a message lists."""
-
-
-def _did_you_mean(location: tuple[int | str, ...]) -> str:
-    key = str(location[-1])
-    if len(location) == 1 and key in _MOVED:
-        return f"; here it is {_MOVED[key]}"
-    close = difflib.get_close_matches(key, _known_keys(location[:-1]), n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]!r}?"
-    known = _known_keys(location[:-1])
-    listed = ", ".join(known) if len(known) <= _LISTED else "see docs/options.md"
-    return f"; the keys there: {listed}"
-
-
-def _known_keys(location: tuple[int | str, ...]) -> list[str]:
-    if not location:
-        return list(RunConfig.model_fields)
-    if location[0] == "tasks":
-        return list(TaskConfig.model_fields)
-    section = type(RunConfig.model_fields[str(location[0])].default)
-    fields = getattr(section, "model_fields", None) or getattr(section, "__dataclass_fields__", {})
-    return list(fields)

@@ -23,7 +23,11 @@ from astor_rl.errors import ConfigError
         (["--suite", "mbpp", "--output", "file"], "'file' is a file; with --suite results are a"),
         (["--suite", "mbpp", "--data", "humaneval=x"], "suite 'humaneval', which --suite doesn't"),
         (["--suite", "mbpp", "--set", "learning_rate=1"], "with --suite these can be set: dtype,"),
-        (["--suite", "mbpp", "--set", "dtype=int8"], "--set dtype: "),
+        (
+            ["--suite", "mbpp", "--set", "dtype=int8"],
+            "--set: dtype = 'int8': input should be 'bfloat16'",
+        ),
+        (["--suite", "mbpp", "--set", "rollout.max_row=9"], "did you mean 'max_rows'?"),
         (["--samples", "4"], "--samples belongs to --suite"),
         (["--samples", "1"], "--samples belongs to --suite"),
         (["--temperature", "0"], "--temperature belongs to --suite"),

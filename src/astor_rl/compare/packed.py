@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from astor_rl.compare.units import AFTER, BEFORE, LAST
+from astor_rl.complaints import one_line
 from astor_rl.errors import DataError
 
 LOOK: Final = "step_"
@@ -163,14 +164,14 @@ def _head(path: Path, line: str) -> Head:
     try:
         return Head.model_validate_json(line)
     except ValidationError as error:
-        raise DataError(f"{path}:1: {_told(error)}") from None
+        raise DataError(f"{path}:1: {_told(error, line, Head)}") from None
 
 
 def _unit(path: Path, number: int, line: str, head: Head, before: Mapping[str, Found]) -> Found:
     try:
         packed = Packed.model_validate_json(line)
     except ValidationError as error:
-        raise DataError(f"{path}:{number}: {_told(error)}") from None
+        raise DataError(f"{path}:{number}: {_told(error, line, Packed)}") from None
     for task, outcomes in packed.outcomes.items():
         if len(outcomes) != len(head.examples.get(task, ())):
             raise DataError(
@@ -191,10 +192,12 @@ def _unit(path: Path, number: int, line: str, head: Head, before: Mapping[str, F
     )
 
 
-def _told(error: ValidationError) -> str:
-    first = error.errors(include_url=False)[0]
-    where = ".".join(map(str, first["loc"]))
-    return f"{where!r:.80}: {first['msg']}; export it again"
+def _told(error: ValidationError, line: str, model: type[_Line]) -> str:
+    try:
+        raw = json.loads(line)
+    except (ValueError, RecursionError):  # what is wrong with it then, the error says
+        raw = None
+    return f"{one_line(error, raw, model)}; export it again"
 
 
 def rounded(one: Found) -> Found:

@@ -12,14 +12,14 @@ set = { "schedule.method" = "uniform" }
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from astor_rl.complaints import one_line
 from astor_rl.errors import ConfigError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
@@ -155,34 +155,4 @@ def load_comparison(path: Path, overrides: Mapping[str, Any] | None = None) -> C
     try:
         return CompareConfig.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {_one_line(error, raw)}") from None
-
-
-def _one_line(error: ValidationError, raw: Mapping[str, Any]) -> str:
-    first, *others = error.errors(include_url=False)
-    more = f" (and {len(others)} more)" if others else ""
-    where = "".join(_place(first["loc"], raw))
-    if first["type"] == "value_error":
-        return first["msg"].removeprefix("Value error, ") + more
-    if first["type"] == "missing":
-        return f"{where} is missing{more}"
-    if first["type"] == "extra_forbidden":
-        model = ArmConfig if first["loc"][0] == "arms" else CompareConfig
-        key, known = str(first["loc"][-1]), list(model.model_fields)
-        close = difflib.get_close_matches(key, known, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"the keys there: {', '.join(known)}"
-        return f"unknown key {where!r}; {hint}{more}"
-    wanted = first["msg"][0].lower() + first["msg"][1:]
-    return f"{where} = {first['input']!r:.80}: {wanted}{more}"
-
-
-def _place(location: tuple[int | str, ...], raw: Mapping[str, Any]) -> Iterator[str]:
-    """`arms[joint].budget`: blocks by their names."""
-    for index, part in enumerate(location):
-        if isinstance(part, str):
-            yield f".{part}" if index else part
-        elif location[0] == "arms" and index == 1:
-            block = raw["arms"][part]
-            yield f"[{block.get('name', part) if isinstance(block, dict) else part}]"
-        else:
-            yield f"[{part}]"
+        raise ConfigError(f"{path.name}: {one_line(error, raw, CompareConfig)}") from None

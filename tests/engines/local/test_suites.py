@@ -30,5 +30,7 @@ def test_settings_come_from_the_run_file_and_the_command_line(tmp_path: Path):
     assert settings.chat_template_kwargs == {"enable_thinking": False}
     _, plain = model_settings("some/model", None, None)
     assert (plain.dtype, plain.rollout.max_rows) == ("bfloat16", 128)
-    with pytest.raises(ConfigError, match="--set rollout"):
+    with pytest.raises(
+        ConfigError, match=r"^--set: rollout\.max_rows = 0: input should be greater than"
+    ):
         model_settings("some/model", None, ["rollout.max_rows=0"])

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from astor_rl import __version__
 from astor_rl.checks import check_choice, check_count, check_number
+from astor_rl.complaints import one_line
 from astor_rl.config import RolloutConfig, SandboxConfig, apply_override, load_config
 from astor_rl.engines.local.model import LoadedModel, load_model, render_prompt
 from astor_rl.engines.local.run import FINAL
@@ -126,13 +127,8 @@ def model_settings(
     try:
         settings = ModelSettings.model_validate(raw)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(map(str, first["loc"]))
-        known_keys = ", ".join(ModelSettings.model_fields)
-        raise ConfigError(
-            f"--set {key}: {first['msg'][:1].lower()}{first['msg'][1:]}; with --suite these can "
-            f"be set: {known_keys}"
-        ) from None
+        said = one_line(error, raw, ModelSettings, known_as="with --suite these can be set")
+        raise ConfigError(f"--set: {said}") from None
     final = Path(target) / FINAL
     if is_run and not final.is_dir():
         raise ModelError(
