@@ -17,6 +17,7 @@ from astor_rl.engines.local import smollm_wheel
 from astor_rl.engines.local.model import (
     ReferencePolicy,
     add_lora,
+    cast_parameters,
     check_lora,
     load_model,
     merge_lora,
@@ -352,6 +353,46 @@ class TestExport:
         loaded = load_model(str(folder), dtype=torch.float32)
         torch.testing.assert_close(logits_of(loaded.model), logits_of(policy), rtol=1e-4, atol=1e-4)
         assert render_prompt(loaded.tokenizer, USER) == render_prompt(tokenizer, USER)
+
+    def test_one_merged_tensor_at_a_time_is_on_the_device(self, tmp_path, monkeypatch):
+        """A whole merged model beside the policy would not fit on a GPU."""
+        alive, most = 0, 0
+
+        class OnDevice:
+            def __init__(self, tensor):
+                nonlocal alive, most
+                alive += 1
+                most = max(most, alive)
+                self.tensor = tensor
+
+            def __del__(self):
+                nonlocal alive
+                alive -= 1
+
+            def cpu(self):
+                return self.tensor
+
+        def on_device(model):
+            for name, tensor in merged_named_tensors(model):
+                yield name, OnDevice(tensor)
+
+        monkeypatch.setattr("astor_rl.engines.local.model.merged_named_tensors", on_device)
+        save_model(make_lora(), make_tokenizer(), tmp_path / "m")
+        assert most <= 2  # the one before is let go when the next has come
+        assert alive == 0
+
+
+class TestCast:
+    def test_buffers_keep_their_precision(self):
+        model = make_model()
+        frequencies = model.model.rotary_emb.inv_freq.clone()
+        assert cast_parameters(model, torch.bfloat16, torch.device("cpu")) is model
+        assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
+        torch.testing.assert_close(model.model.rotary_emb.inv_freq, frequencies, rtol=0, atol=0)
+
+    def test_ties_stay(self):
+        model = cast_parameters(make_model(tied=True), torch.bfloat16)
+        assert model.lm_head.weight is model.model.embed_tokens.weight
 
 
 def test_loading_is_quiet(tmp_path, capfd, caplog):

@@ -268,6 +268,19 @@ def _turn_end(tokenizer: Any) -> int | None:
     return int(tail[0]) if tail and tail[0] in special else None
 
 
+@torch.no_grad()
+def cast_parameters(model: Any, dtype: torch.dtype, device: torch.device | None = None) -> Any:
+    """Cast parameters one by one, in place, and move the model; buffers keep their precision.
+
+    `model.to(dtype)` casts buffers as well, and rotary frequencies in bfloat16 make another model:
+    angles are off by up to 1/256 of themselves, which grows with the position.
+    """
+    for parameter in model.parameters():
+        kept = dtype if parameter.is_floating_point() else parameter.dtype
+        parameter.data = parameter.data.to(device=device, dtype=kept)
+    return model if device is None else model.to(device)
+
+
 def add_lora(
     model: Any,
     *,
@@ -422,8 +435,10 @@ def save_model(model: Any, tokenizer: Any, folder: str | os.PathLike[str]) -> Pa
     target = Path(folder)
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     kept = base.state_dict().keys()
-    buffers = {name: buffer for name, buffer in base.named_buffers() if name in kept}
+    state = {name: buffer for name, buffer in base.named_buffers() if name in kept}
+    # One by one to main memory: beside the policy there is no room for a second model on a GPU.
+    state |= {name: tensor.cpu() for name, tensor in merged_named_tensors(model)}
     with replacing(target) as built, _no_progress_bars():
-        base.save_pretrained(built, state_dict={**dict(merged_named_tensors(model)), **buffers})
+        base.save_pretrained(built, state_dict=state)
         tokenizer.save_pretrained(built)
     return target

@@ -16,6 +16,7 @@ from astor_rl.engines.local.model import (
     LoadedModel,
     ReferencePolicy,
     add_lora,
+    cast_parameters,
     merged_named_tensors,
 )
 from astor_rl.errors import StateError
@@ -74,7 +75,7 @@ class Policy:
         self._dtype = dtype
         self._temperature = temperature
         adapter = lora if lora is not None and lora.enabled else None
-        base = loaded.model.to(device=device, dtype=dtype if adapter else torch.float32)
+        base = cast_parameters(loaded.model, dtype if adapter else torch.float32, device)
         if checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()

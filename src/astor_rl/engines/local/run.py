@@ -33,6 +33,7 @@ from astor_rl.engines.local.evaluation import Evaluation
 from astor_rl.engines.local.interrupts import graceful_stop
 from astor_rl.engines.local.model import (
     LoadedModel,
+    cast_parameters,
     check_lora,
     load_model,
     merge_lora,
@@ -370,7 +371,7 @@ class _Run:
                 if asked or (done % config.warmup.save_steps == 0 and done < config.warmup.steps):
                     self._save(checkpoints, done, trainer.state_dict())
         if self._world.is_main and trainer.steps_done == config.warmup.steps:
-            merged = merge_lora(policy.model).to(self._dtype)
+            merged = cast_parameters(merge_lora(policy.model), self._dtype)
             save_model(merged, policy.tokenizer, self._path / BASE)
         if asked:
             raise KeyboardInterrupt
