@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -90,8 +91,8 @@ class VllmSampler:
         self._stop_ids = frozenset(int(i) for i in stop_token_ids)
         self._dtype = dtype
         self._max_rows = max_rows
-        device = torch.device(device)
-        self._sleeps = device.type == "cuda" if sleep is None else sleep
+        self._device = torch.device(device)
+        self._sleeps = self._device.type == "cuda" if sleep is None else sleep
         plain = _skeleton(model) if isinstance(model, PreTrainedConfig) else model
         self._names = WeightNames(plain)
         self._limit = _limit(plain.config, max_length)
@@ -101,7 +102,7 @@ class VllmSampler:
             type(plain).__name__,
             processor=self._make_processor,
             dtype=dtype,
-            device=device,
+            device=self._device,
             max_rows=max_rows,
             max_length=self._limit,
             kv_cache_bytes=kv_cache_bytes,
@@ -282,8 +283,15 @@ class VllmSampler:
     def _wake(self, *parts: str) -> None:
         # vLLM wakes nothing at all when it is asked for a part that is awake.
         if asleep := self._asleep.intersection(parts):
+            self._release()
             self._engine.wake_up(tags=sorted(asleep))
             self._asleep -= asleep
+
+    def _release(self) -> None:
+        """Give back what torch keeps for later: vLLM takes its memory from the device itself."""
+        if self._device.type == "cuda":
+            gc.collect()
+            torch.cuda.empty_cache()
 
 
 class _Stream:
