@@ -76,7 +76,7 @@ class RolloutConfig(_Section):
     max_rows: PositiveCount = 128
     """Sequences decoded at once; more waiting groups refill the batch."""
     kv_cache_gib: Positive = 4.0
-    """vLLM: memory for keys and values at most; sequences that don't fit wait."""
+    """Memory for keys and values at most, in each process; sequences that don't fit wait."""
 
 
 class SandboxConfig(_Section):

@@ -1,11 +1,22 @@
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import MambaConfig
 
-from astor_rl.rollout.cache import DecodeBatch, GroupedCache, Layout, PrefillBatch, attend
+from astor_rl.rollout.cache import (
+    DecodeBatch,
+    GroupedCache,
+    Layout,
+    PrefillBatch,
+    _grown,
+    attend,
+    token_bytes,
+)
 
 CPU = torch.device("cpu")
 
@@ -112,3 +123,42 @@ def test_layout_places_every_row_in_its_groups_band(draws):
     assert layout.prompt_lengths_R.tolist() == [lengths[g] for g in group_of_row]
     assert layout.longest == lengths[-1]
     assert layout.ragged is (len(names) > 1)
+
+
+def test_growing_holds_one_layer_twice_not_all(monkeypatch):
+    cache = GroupedCache()
+    cache.reserve(groups=1, prompt=4, rows=2, tokens=1)
+    for index in range(5):
+        cache.layer(index, torch.zeros(1, 2, 3))
+    held = [weakref.ref(each) for each in (*cache.prefix.values(), *cache.suffix.values())]
+    seen = []
+
+    def grown(old, count, length):
+        seen.append(sum(ref() is not None for ref in held))
+        return _grown(old, count, length)
+
+    monkeypatch.setattr("astor_rl.rollout.cache._grown", grown)
+    cache.reserve(groups=3, prompt=9, rows=5, tokens=100)
+    assert seen == list(range(10, 0, -1))
+    assert [ref() for ref in held] == [None] * 10
+
+
+def test_doubling_stops_at_the_limit_and_places_are_what_is_held():
+    cache = GroupedCache()
+    cache.reserve(groups=2, prompt=5, rows=3, tokens=1, limit=10)
+    assert cache.layer(0, torch.zeros(1, 2, 3))[1].shape[3] == 10
+    cache.reserve(groups=0, prompt=0, rows=0, tokens=70, limit=90)
+    assert cache.layer(0, torch.zeros(1, 2, 3))[1].shape[3] == 90
+    assert cache.places(groups=1, prompt=7, rows=4, limit=60) == 2 * 7 + 4 * 90
+    cache.reserve(groups=1, prompt=7, rows=4, tokens=60, limit=60)
+    prefix, suffix = cache.layer(0, torch.zeros(1, 2, 3))
+    assert prefix.shape[1] * prefix.shape[3] + suffix.shape[1] * suffix.shape[3] == 2 * 7 + 4 * 90
+
+
+def test_bytes_of_a_token(tiny_model):
+    model = tiny_model("llama")
+    cache = GroupedCache()
+    cache.reserve(groups=1, prompt=1, rows=0, tokens=1)
+    prefix, _ = cache.layer(0, torch.zeros(1, 2, 8, dtype=torch.bfloat16))
+    assert token_bytes(model.config, torch.bfloat16) == 3 * prefix.nbytes
+    assert token_bytes(MambaConfig(), torch.bfloat16) == 0

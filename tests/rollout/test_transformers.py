@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from astor_rl.errors import CapabilityError, ModelError, StateError
+from astor_rl.rollout.cache import GroupedCache, token_bytes
+from astor_rl.rollout.owned_model import OwnedModel
 from astor_rl.rollout.transformers import TransformersSampler
 
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral", "gemma2"]
@@ -152,11 +154,52 @@ def test_groups_beyond_the_limits_run_alone(tiny_model, make_sampler, ask):
     free = make_sampler(tiny_model("llama")).sample(requests)
     few_rows = make_sampler(tiny_model("llama"), max_rows=2).sample(requests)
     few_tokens = make_sampler(tiny_model("llama"), max_batch_tokens=10).sample(requests)
+    few_bytes = make_sampler(tiny_model("llama"), kv_cache_bytes=10).sample(requests)
     tokens = {p: r.completion_ids for p, r in by_place(free).items()}
-    for results in (few_rows, few_tokens):
+    for results in (few_rows, few_tokens, few_bytes):
         results = list(results)
         assert [n for n, _ in results] == [0] * 6 + [1] * 6
         assert {p: r.completion_ids for p, r in by_place(results).items()} == tokens
+
+
+def test_keys_and_values_stay_within_their_bytes(tiny_model, make_sampler, ask, monkeypatch):
+    """Ragged prompts and limits; a wide group after a long one would make a rectangle of both."""
+    shapes = [(30, 2, 40), (3, 8, 4), (5, 8, 4), (9, 4, 20), (2, 6, 3), (28, 3, 30)]
+    requests = [ask(i, n, num_generations=g, max_tokens=m) for i, (n, g, m) in enumerate(shapes)]
+    model, most, layer = tiny_model("llama"), 0, GroupedCache.layer
+
+    def watched(cache, index, like):
+        nonlocal most
+        found = layer(cache, index, like)
+        held = [*cache.prefix.values(), *cache.suffix.values()]
+        most = max(most, sum(each.nbytes for each in held))
+        return found
+
+    limit = 130 * token_bytes(model.config, torch.float32)
+    bounded, free = make_sampler(model, kv_cache_bytes=limit), make_sampler(model)
+    monkeypatch.setattr(GroupedCache, "layer", watched)  # not what construction tries out
+    tokens = {p: r.completion_ids for p, r in by_place(bounded.sample(requests)).items()}
+    assert limit / 2 < most <= limit
+    assert {p: r.completion_ids for p, r in by_place(free.sample(requests)).items()} == tokens
+    assert most > limit
+
+
+def test_plain_decoding_is_bounded_too(tiny_model, make_sampler, ask, monkeypatch):
+    model = tiny_model("llama")
+    model._supports_attention_backend = False
+    limit = 3 * 15 * token_bytes(model.config, torch.float32)
+    sampler = make_sampler(model, kv_cache_bytes=limit)
+    assert sampler.mode == "plain"
+    rows, plain = set(), OwnedModel.plain
+
+    def watched(self, sequences, past):
+        rows.add(len(sequences))
+        return plain(self, sequences, past)
+
+    monkeypatch.setattr(OwnedModel, "plain", watched)
+    found = by_place(sampler.sample([ask(0, 5, num_generations=8, max_tokens=10)]))
+    assert len(found) == 8
+    assert rows == {2, 3}
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
+from transformers import PreTrainedConfig
 
 _ROW_STEP = 64
 
@@ -30,22 +31,33 @@ class GroupedCache:
         self._prefix_size = (0, 0)
         self._suffix_size = (0, 0)
 
-    def reserve(self, *, groups: int, prompt: int, rows: int, tokens: int) -> None:
+    def reserve(
+        self, *, groups: int, prompt: int, rows: int, tokens: int, limit: int | None = None
+    ) -> None:
         """Make room for so many groups, prompt positions, rows and completion positions.
 
-        Completion positions grow by doubling: limits are often far above what is sampled.
+        Completion positions grow by doubling, up to `limit`: limits are often far above what is
+        sampled.
         """
         size = self._prefix_size
         if groups > size[0] or prompt > size[1]:
             self._prefix_size = (max(groups, size[0]), max(prompt, size[1]))
-            self.prefix = {i: _grown(old, *self._prefix_size) for i, old in self.prefix.items()}
+            _grow(self.prefix, *self._prefix_size)
         size = self._suffix_size
         if rows > size[0] or tokens > size[1]:
             longer = max(size[1], _ROW_STEP)
             while longer < tokens:
                 longer *= 2
+            if limit is not None:
+                longer = max(size[1], tokens, min(longer, limit))
             self._suffix_size = (max(rows, size[0]), longer)
-            self.suffix = {i: _grown(old, *self._suffix_size) for i, old in self.suffix.items()}
+            _grow(self.suffix, *self._suffix_size)
+
+    def places(self, *, groups: int, prompt: int, rows: int, limit: int) -> int:
+        """Tokens that a layer would have room for with so many, completions at their limit."""
+        (had_groups, had_prompt), (had_rows, had_tokens) = self._prefix_size, self._suffix_size
+        prompts = max(groups, had_groups) * max(prompt, had_prompt)
+        return prompts + max(rows, had_rows) * max(limit, had_tokens)
 
     def layer(self, index: int, like_NKD: Tensor) -> tuple[Tensor, Tensor]:
         """(prefix, suffix) of a layer, allocated at its first use with the heads of `like`."""
@@ -65,6 +77,23 @@ class GroupedCache:
     def move_rows(self, source: Sequence[int], target: Sequence[int]) -> None:
         """Copy completions from rows to rows; the two sets are disjoint."""
         _move(self.suffix, source, target)
+
+
+def token_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
+    """Bytes of one token's keys and values in all layers; 0 for a model without attention."""
+    text = config.get_text_config()
+    queries = getattr(text, "num_attention_heads", None)
+    if not queries:
+        return 0
+    heads = getattr(text, "num_key_value_heads", None) or queries
+    size = getattr(text, "head_dim", None) or text.hidden_size // queries
+    return int(2 * text.num_hidden_layers * heads * size * dtype.itemsize)
+
+
+def _grow(store: dict[int, Tensor], count: int, length: int) -> None:
+    """Layer by layer, so that one layer at a time is there twice."""
+    for index in store:
+        store[index] = _grown(store[index], count, length)
 
 
 def _grown(old: Tensor, count: int, length: int) -> Tensor:

@@ -18,7 +18,7 @@ from transformers import PreTrainedConfig
 
 from astor_rl.errors import StateError
 from astor_rl.rollout.base import Request
-from astor_rl.rollout.cache import GroupedCache, Layout
+from astor_rl.rollout.cache import GroupedCache, Layout, token_bytes
 from astor_rl.rollout.decoding import draw, uniforms
 from astor_rl.rollout.owned_model import OwnedModel
 from astor_rl.rollout.requests import Decode, checked, finished, meets_stop_string
@@ -49,6 +49,11 @@ class _Running:
     reserved: list[int] = field(default_factory=list)
     layout: Layout | None = None
 
+    @property
+    def limit(self) -> int:
+        """The longest completion that a row may reach."""
+        return max(row.request.max_tokens for row in self.rows)
+
 
 class TransformersSampler:
     """A `Sampler` that owns a copy of the policy in `dtype`.
@@ -74,6 +79,9 @@ class TransformersSampler:
         max_rows: completions decoded at once. A group larger than this runs alone.
         max_batch_tokens: prompt and completion tokens kept at once, counted as if every completion
             reached its limit. A group that needs more runs alone.
+        kv_cache_bytes: memory for keys and values at most, counted the same way with what is
+            padded; while it grows, one layer is there twice. A group that needs more runs alone.
+            None sets no bound of its own.
         revision: of the weights given.
 
     Raises:
@@ -90,6 +98,7 @@ class TransformersSampler:
         device: torch.device | str = "cpu",
         max_rows: int = 128,
         max_batch_tokens: int = 1 << 17,
+        kv_cache_bytes: int | None = None,
         revision: int = 0,
     ) -> None:
         self._decode = decode
@@ -100,6 +109,7 @@ class TransformersSampler:
         self._max_tokens = max_batch_tokens
         self.revision = revision
         self._model = OwnedModel(model, dtype, self._device)
+        self._places = _places(model, dtype, kv_cache_bytes)
         self._active = 0
         self._loaded = not isinstance(model, PreTrainedConfig)
 
@@ -171,6 +181,8 @@ class TransformersSampler:
 
     def _fits(self, run: _Running, chosen: Sequence[Request], request: Request) -> bool:
         if not run.rows and not chosen:
+            if self._places_with(run, [request]) > self._places:
+                run.cache = GroupedCache()  # what is empty gives its room back
             return True
         joined = [*chosen, request]
         rows = len(run.rows) + sum(r.num_generations for r in joined)
@@ -179,7 +191,18 @@ class TransformersSampler:
         return (
             rows <= self._max_rows
             and tokens <= self._max_tokens
+            and self._places_with(run, joined) <= self._places
             and (not chosen or prefill <= _PREFILL_TOKENS)
+        )
+
+    @staticmethod
+    def _places_with(run: _Running, joined: Sequence[Request]) -> int:
+        requests = [*(row.request for row in run.rows), *joined]
+        return run.cache.places(
+            groups=len(run.lengths) + len(joined),
+            prompt=max([*run.lengths, *(len(r.prompt_ids) for r in joined)]),
+            rows=len(run.rows) + sum(r.num_generations for r in joined),
+            limit=max(r.max_tokens for r in requests),
         )
 
     @torch.inference_mode()
@@ -190,7 +213,11 @@ class TransformersSampler:
             run.lengths.append(len(request.prompt_ids))
             run.reserved.append(_most_tokens(request))
         run.cache.reserve(
-            groups=len(run.lengths), prompt=max(run.lengths), rows=len(run.rows), tokens=1
+            groups=len(run.lengths),
+            prompt=max(run.lengths),
+            rows=len(run.rows),
+            tokens=1,
+            limit=run.limit,
         )
         prompts = [r.prompt_ids for r in chosen]
         logits = self._model.prefill(run.cache, prompts, first_slot=first_slot)
@@ -204,7 +231,8 @@ class TransformersSampler:
         if run.layout is None:
             run.layout = Layout.of([row.group for row in run.rows], run.lengths, self._device)
         written = [len(row.tokens) - 1 for row in run.rows]
-        run.cache.reserve(groups=0, prompt=0, rows=0, tokens=max(written) + 1)
+        most = max(written) + 1
+        run.cache.reserve(groups=0, prompt=0, rows=0, tokens=most, limit=run.limit)
         tokens = [row.tokens[-1] for row in run.rows]
         logits = self._model.decode(run.cache, run.layout, tokens, written)
         return self._retire(run, self._advance(run.rows, logits, range(len(run.rows))))
@@ -267,8 +295,10 @@ class TransformersSampler:
 
     def _sample_plain(self, requests: Iterator[Request]) -> Iterator[tuple[int, Rollout]]:
         for request in requests:
-            for start in range(0, request.num_generations, self._max_rows):
-                stop = min(start + self._max_rows, request.num_generations)
+            length = len(request.prompt_ids) + request.max_tokens
+            most = int(max(1, min(self._max_rows, self._places // length)))
+            for start in range(0, request.num_generations, most):
+                stop = min(start + most, request.num_generations)
                 rows = _rows_of(request, range(start, stop), group=0)
                 past: Any = None
                 live = list(range(len(rows)))
@@ -299,6 +329,13 @@ def _sequences(rows: Sequence[_Row], past: Any) -> list[list[int]]:
         [*row.request.prompt_ids, *row.tokens, *row.tokens[-1:] * (longest - len(row.tokens))]
         for row in rows
     ]
+
+
+def _places(model: Any, dtype: torch.dtype, kv_cache_bytes: int | None) -> float:
+    """Tokens whose keys and values fit."""
+    config = model if isinstance(model, PreTrainedConfig) else model.config
+    each = token_bytes(config, dtype)
+    return kv_cache_bytes // each if kv_cache_bytes is not None and each else float("inf")
 
 
 def _most_tokens(request: Request) -> int:

@@ -17,6 +17,7 @@ import torch
 from transformers import PreTrainedConfig
 
 from astor_rl.errors import AstorError, CapabilityError, DependencyError
+from astor_rl.rollout.cache import token_bytes
 
 _CPU_BLOCK: Final = 32
 """Tokens of a cache block on a CPU: kernels want multiples of 32, and vLLM's own choice of 128
@@ -78,7 +79,7 @@ def start(
                 )
             cuda = device.type == "cuda"
             _write_config(config, architecture, Path(folder))
-            wanted = max_rows * (max_length + _CPU_BLOCK) * _token_bytes(config, dtype)
+            wanted = max_rows * (max_length + _CPU_BLOCK) * token_bytes(config, dtype)
             engine = LLM(
                 folder,
                 skip_tokenizer_init=True,
@@ -163,14 +164,6 @@ def _write_config(config: PreTrainedConfig, architecture: str, folder: Path) -> 
     fields = config.to_dict() | {"architectures": [architecture]}
     fields.pop("quantization_config", None)
     (folder / "config.json").write_text(json.dumps(fields, default=str), encoding="utf-8")
-
-
-def _token_bytes(config: PreTrainedConfig, dtype: torch.dtype) -> int:
-    """Bytes of one token's keys and values."""
-    text = config.get_text_config()
-    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
-    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
-    return int(2 * text.num_hidden_layers * heads * size * dtype.itemsize)
 
 
 @contextmanager

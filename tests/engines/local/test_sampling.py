@@ -19,6 +19,7 @@ from astor_rl.engines.preparation import PreparedTask
 from astor_rl.errors import DependencyError
 from astor_rl.report.run_folder import read_metrics, read_samples
 from astor_rl.rollout import vllm_engine
+from astor_rl.rollout.cache import token_bytes
 from astor_rl.rollout.transformers import TransformersSampler
 
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -76,13 +77,14 @@ def test_the_longest_sequence_is_of_one_task(tiny_run: Write) -> None:
 
 
 def test_transformers_can_be_asked_for(tiny_run: Write) -> None:
-    path = tiny_run(rollout={"backend": "transformers"})
+    path = tiny_run(rollout={"backend": "transformers", "kv_cache_gib": 2**-20})
     config, notes = load_config(path), list[str]()
     loaded = load_model(config.model, dtype=torch.float32)
     device = torch.device("cpu")
     sampler = make_sampler(config, loaded, tasks_of(path, 5, 5), device=device, note=notes.append)
     assert isinstance(sampler, TransformersSampler)
     assert notes == ["rollouts: transformers"]
+    assert sampler._places == 1024 // token_bytes(loaded.model.config, torch.float32)
 
 
 @pytest.mark.skipif(vllm_engine.installed(), reason="vLLM is installed here")

@@ -70,16 +70,12 @@ def open_sampler(
         "dtype": torch.bfloat16 if dtype == "bfloat16" else torch.float32,
         "device": device,
         "max_rows": options.max_rows,
+        "kv_cache_bytes": int(options.kv_cache_gib * 2**30),
     }
     reason = ""
     if options.backend == "vllm" or (options.backend == "auto" and vllm_engine.installed()):
         try:
-            sampler: Sampler = VllmSampler(
-                loaded.model,
-                **common,
-                max_length=max_length,
-                kv_cache_bytes=int(options.kv_cache_gib * 2**30),
-            )
+            sampler: Sampler = VllmSampler(loaded.model, **common, max_length=max_length)
         except CapabilityError as error:
             if options.backend == "vllm":
                 raise
