@@ -120,8 +120,6 @@ def cpu_options() -> dict[str, Any]:
         f"{model}.actor.use_torch_compile": False,
         f"{model}.actor.fsdp_config.use_torch_compile": False,
         f"{model}.ref.fsdp_config.use_torch_compile": False,
-        f"+{model}.actor.fsdp_config.mixed_precision.param_dtype": "fp32",
-        f"+{model}.ref.fsdp_config.mixed_precision.param_dtype": "fp32",
         f"{model}.rollout.agent.num_workers": 1,
         f"{model}.rollout.full_determinism": True,
         "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,

@@ -107,6 +107,28 @@ def test_a_run_is_composed_and_checked_by_verl(composed: Any):
     assert composed.trainer.default_local_dir == f"{FOLDER.parent}/checkpoints"
 
 
+@pytest.mark.parametrize(("dtype", "short"), [("float32", "fp32"), ("bfloat16", "bf16")])
+def test_fsdp_computes_in_the_runs_dtype(dtype: str, short: str):
+    """verl's engine reads `mixed_precision`; without it everything is bf16, whatever `dtype`."""
+    pytest.importorskip("verl", reason="needs verl: make test-verl")
+    from omegaconf import OmegaConf
+    from verl.utils.config import omega_conf_to_dataclass
+
+    found = compose(arguments(overrides(run(dtype=dtype), FOLDER))).actor_rollout_ref
+    for part in (found.actor, found.ref):
+        engine = omega_conf_to_dataclass(part.fsdp_config)
+        wanted = {"param_dtype": short, "reduce_dtype": "fp32"}
+        assert OmegaConf.to_container(OmegaConf.create(dict(engine.mixed_precision))) == wanted
+    assert found.rollout.dtype == dtype
+
+
+def test_precision_can_be_set_in_verls_own_keys():
+    key = "actor_rollout_ref.actor.fsdp_config.mixed_precision.reduce_dtype"
+    keys = overrides(run(verl={"options": {f"+{key}": "bf16"}}), FOLDER)
+    assert keys[f"+{key}"] == "bf16"
+    assert keys["+actor_rollout_ref.ref.fsdp_config.mixed_precision.reduce_dtype"] == "fp32"
+
+
 def test_without_any_kl_there_is_no_reference_model():
     pytest.importorskip("verl", reason="needs verl: make test-verl")
     from verl.trainer.ppo.utils import need_reference_policy

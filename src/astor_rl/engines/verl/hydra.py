@@ -28,6 +28,8 @@ AGGREGATION = {
     "dr_grpo": "seq-mean-token-sum-norm",
 }
 """`loss_type` -> verl's `loss_agg_mode`."""
+_SHORT = {"bfloat16": "bf16", "float32": "fp32"}
+"""`dtype` as verl's FSDP engine spells it."""
 _NO_LIMIT = 1e6
 """Stands for no upper limit where verl wants a number."""
 
@@ -137,8 +139,8 @@ def _optimiser(config: RunConfig) -> dict[str, Any]:
         f"{actor}.strategy": "fsdp2",
         f"{actor}.fsdp_config.strategy": "fsdp2",
         f"{reference}.fsdp_config.strategy": "fsdp2",
-        f"{actor}.fsdp_config.dtype": config.dtype,
-        f"{reference}.fsdp_config.dtype": config.dtype,
+        **_precision(f"{actor}.fsdp_config", config),
+        **_precision(f"{reference}.fsdp_config", config),
         f"{actor}.ppo_mini_batch_size": config.prompts_per_step,
         f"{actor}.ppo_epochs": config.num_iterations,
         f"{actor}.use_dynamic_bsz": True,
@@ -151,6 +153,15 @@ def _optimiser(config: RunConfig) -> dict[str, Any]:
         f"{actor}.optim.weight_decay": config.weight_decay,
         f"{actor}.optim.betas": [config.adam_beta1, config.adam_beta2],
         f"+{actor}.optim.override_optimizer_config.eps": config.adam_epsilon,
+    }
+
+
+def _precision(fsdp: str, config: RunConfig) -> dict[str, Any]:
+    """`dtype` alone is read by nobody: FSDP computes in what `mixed_precision` says, else bf16."""
+    return {
+        f"{fsdp}.dtype": config.dtype,
+        f"+{fsdp}.mixed_precision.param_dtype": _SHORT[config.dtype],
+        f"+{fsdp}.mixed_precision.reduce_dtype": "fp32",
     }
 
 
