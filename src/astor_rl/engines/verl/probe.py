@@ -8,6 +8,7 @@ shards are (docs/method.md, Synergy).
 from __future__ import annotations
 
 import copy
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -78,9 +79,9 @@ class ShardedRows:
 
     def __init__(self, module: nn.Module, rows: int, request: ProbeRequest) -> None:
         self._parameters = [p for p in module.parameters() if p.requires_grad]
-        shards = [_shard(parameter) for parameter in self._parameters]
-        self.device = shards[0].local.device
-        largest = torch.tensor(sum(s.local.numel() for s in shards), device=self.device)
+        self._shards = [_shard(parameter) for parameter in self._parameters]
+        self.device = _local(self._parameters[0]).device
+        largest = torch.tensor(sum(shard.size for shard in self._shards), device=self.device)
         dist.all_reduce(largest, op=dist.ReduceOp.MAX)
         # Every rank must choose alike; the one with most elements decides.
         self._rows = GradientRows(
@@ -98,9 +99,8 @@ class ShardedRows:
         """Add the gradients that the parameters hold now."""
         target = self._rows.rows_RD[row]
         start, offset = 0, 0
-        for parameter in self._parameters:
-            shard = _shard(parameter)
-            size = shard.local.numel()
+        for parameter, shard in zip(self._parameters, self._shards, strict=True):
+            size = shard.size
             grad = None if parameter.grad is None else _local(parameter.grad)
             if grad is not None and size:
                 if self.sketched:
@@ -126,9 +126,9 @@ class ShardedRows:
 
 @dataclass(frozen=True, slots=True)
 class _Shard:
-    """This rank's part of a parameter: its tensor, where it begins, how many ranks hold it."""
+    """This rank's part of a parameter: elements, where it begins, how many ranks hold it."""
 
-    local: Tensor
+    size: int
     offset: int
     replicas: int
 
@@ -139,7 +139,7 @@ def _local(tensor: Tensor) -> Tensor:
 
 def _shard(parameter: Tensor) -> _Shard:
     if not isinstance(parameter, DTensor):
-        return _Shard(parameter, 0, dist.get_world_size())
+        return _Shard(parameter.numel(), 0, dist.get_world_size())
     mesh, placements = parameter.device_mesh, parameter.placements
     replicas = 1
     for dimension, placement in enumerate(placements):
@@ -152,8 +152,9 @@ def _shard(parameter: Tensor) -> _Shard:
                 "synergy.enabled off"
             )
     _, begins = compute_local_shape_and_global_offset(parameter.shape, mesh, placements)
-    row = parameter[0].numel() if parameter.dim() > 1 and parameter.shape[0] else 1
-    return _Shard(parameter.to_local(), int(begins[0]) * row if begins else 0, replicas)
+    # From the shape: to index a DTensor is a collective.
+    row = math.prod(parameter.shape[1:])
+    return _Shard(parameter.to_local().numel(), int(begins[0]) * row if begins else 0, replicas)
 
 
 def measure(worker: Any, data: TensorDict) -> ProbeAnswer:
