@@ -176,6 +176,22 @@ def test_chunks_temperature_and_entropy(
     )
 
 
+def test_slices_follow_the_threads_on_a_cpu_only() -> None:
+    def rows(device: str) -> list[int]:
+        found = []
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(policy_head._slice_rows(torch.empty(1, 2**16, device=device)))
+        return found
+
+    before = torch.get_num_threads()
+    try:
+        assert rows("cpu") == [8, 16]
+        assert rows("meta") == [1024, 1024]  # stands for a GPU
+    finally:
+        torch.set_num_threads(before)
+
+
 @pytest.mark.parametrize("kept", [0, 5, 1000])
 def test_two_backward_passes_over_one_graph(
     tiny_model: Maker,

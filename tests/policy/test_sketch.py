@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from astor_rl.errors import ConfigError
+from astor_rl.policy import sketch as policy_sketch
 from astor_rl.policy.sketch import CountSketch, GradientRows, gram
 
 
@@ -86,6 +87,29 @@ def test_linear_and_additive_over_parts_and_ranks() -> None:
         sketch.add(parts, x[start:end].double(), offset=start, scale=2)
         sketch.add(parts, y[start:end].double(), offset=start, scale=-0.5)
     torch.testing.assert_close(parts, whole, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("offset", "numel"), [(0, 64 * 9), (5, 64 * 9), (70, 3), (63, 66), (1, 0)])
+@pytest.mark.parametrize("at_once", [2, 4, 100])
+def test_blocks_together_give_the_numbers_of_blocks_one_by_one(
+    offset: int, numel: int, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a GPU does, on the CPU. Whole numbers, so that the order of sums is no excuse."""
+    generator = torch.Generator().manual_seed(offset)
+    values = torch.randint(-9, 10, (numel,), generator=generator).float()
+    sketches = torch.ones(2, 64)
+    CountSketch(64, seed=3).add(sketches[0], values, offset=offset, scale=0.5)
+    monkeypatch.setattr(policy_sketch, "_blocks_at_once", lambda device, dim: at_once)
+    CountSketch(64, seed=3).add(sketches[1], values.bfloat16(), offset=offset, scale=0.5)
+    assert torch.equal(sketches[0], sketches[1])
+    assert (numel == 0) == bool((sketches == 1).all())
+
+
+def test_only_a_gpu_takes_blocks_together_and_its_scratch_is_bounded() -> None:
+    assert policy_sketch._blocks_at_once(torch.device("cpu"), 64) == 1
+    for dim in (1, 65_536, 2**21 + 1, 2**30):
+        blocks = policy_sketch._blocks_at_once(torch.device("cuda"), dim)
+        assert blocks == 1 or blocks * dim <= 2**22
 
 
 def test_signs_are_balanced_and_seeded() -> None:

@@ -21,6 +21,9 @@ KEPT_ELEMENTS = 2**28
 _SLICE_ELEMENTS = 2**19
 """Logits worked on in float32 at a time by each thread: 2 MiB, a core's cache."""
 
+_GPU_SLICE_ELEMENTS = 2**26
+"""The same on any other device, whatever the threads here: a chunk, in 256 MiB of float32."""
+
 LogitTransform = Callable[[Tensor], Tensor]
 
 _UNKNOWN_SCALES = ("lm_head_multiplier", "output_multiplier", "logits_scaling", "logit_scale")
@@ -278,7 +281,9 @@ def _slices(logits_CV: Tensor) -> Iterator[slice]:
 
 
 def _slice_rows(logits_CV: Tensor) -> int:
-    return max(1, _SLICE_ELEMENTS * torch.get_num_threads() // logits_CV.shape[1])
+    on_cpu = logits_CV.device.type == "cpu"
+    elements = _SLICE_ELEMENTS * torch.get_num_threads() if on_cpu else _GPU_SLICE_ELEMENTS
+    return max(1, elements // logits_CV.shape[1])
 
 
 def _scratch(logits_CV: Tensor, buffers: int) -> list[Tensor]:
