@@ -9,14 +9,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 
 HERE = Path(__file__).parent
 
@@ -64,12 +67,15 @@ def train(folder: Path, steps: int, source: Path | None) -> None:
     optimizer = torch.optim.AdamW([p for p in module.parameters() if p.requires_grad], lr=0.1)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 2, gamma=0.5)
     if source is not None:
-        from astor_rl.engines.verl.reshard import load_resharded, saved_world_size
+        from astor_rl.engines.verl import reshard
 
-        saved = saved_world_size(source)
+        saved = reshard.saved_world_size(source)
         assert saved is not None
         engine = SimpleNamespace(module=module, optimizer=optimizer, lr_scheduler=schedule)
-        load_resharded(engine, source, saved)
+        alive = watch_wholes(reshard)
+        reshard.load_resharded(engine, source, saved)
+        assert alive
+        assert size == 1 or max(alive) <= 1, f"whole parameters at once: {alive}"
     for _ in range(steps):
         module(batch(schedule.last_epoch)).square().mean().backward()
         optimizer.step()
@@ -88,7 +94,26 @@ def train(folder: Path, steps: int, source: Path | None) -> None:
         torch.save({"weights": whole, "lr": schedule.get_last_lr()}, folder / "whole.pt")
 
 
+def watch_wholes(reshard: Any) -> list[int]:
+    """How many whole parameters are there, each time one is put together."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    alive: list[int] = []
+    whole = reshard._whole
+
+    def watched(parts: Any) -> Any:
+        found = whole(parts)
+        if isinstance(parts[0], DTensor):
+            made.append(weakref.ref(found))
+            alive.append(sum(ref() is not None for ref in made))
+        return found
+
+    reshard._whole = watched
+    return alive
+
+
 def gram(folder: Path, dim: int, replicas: int) -> None:
+    from torch.distributed.tensor.debug import CommDebugMode
+
     from astor_rl.engines.verl.probe import ProbeRequest, ShardedRows
 
     size = dist.get_world_size()
@@ -97,7 +122,9 @@ def gram(folder: Path, dim: int, replicas: int) -> None:
     module = sharded(init_device_mesh("cpu", shape, mesh_dim_names=names))
     limit = 0.0001 if dim else 1
     request = ProbeRequest((1, 1, 1), 1, False, dim or 8, limit, seed=7)  # type: ignore[arg-type]
-    rows = ShardedRows(module, 3, request)
+    with CommDebugMode() as asked:
+        rows = ShardedRows(module, 3, request)
+    assert asked.get_total_counts() <= 1, asked.get_comm_counts()  # the largest rank's size
     for row in range(3):
         module.zero_grad()
         module(batch(row)).sum().backward()

@@ -49,8 +49,9 @@ def saved_world_size(folder: Path) -> int | None:
 def load_resharded(engine: Any, folder: Path, saved: int) -> None:
     """Load weights, optimiser and learning-rate schedule that `saved` ranks wrote.
 
-    Every rank reads every file, a rank's file at a time; the random state of ranks isn't taken
-    over, since nothing in an update draws from it (dropout is off).
+    Every rank reads every file, mapped into memory, and puts one parameter together at a time; the
+    random state of ranks isn't taken over, since nothing in an update draws from it (dropout is
+    off).
 
     Args:
         engine: verl's FSDP engine with an FSDP2 module.
@@ -61,15 +62,7 @@ def load_resharded(engine: Any, folder: Path, saved: int) -> None:
         CheckpointError: a file is missing or can't be read, or its parameters differ from the
             model's.
     """
-    module = engine.module
-    weights = _merged(_read(folder, "model", saved))
-    current = module.state_dict()
-    if weights.keys() != current.keys():
-        odd = sorted(weights.keys() ^ current.keys())
-        raise CheckpointError(
-            f"checkpoint {folder} and the model differ in {len(odd)} parameters, such as {odd[0]!r}"
-        )
-    module.load_state_dict({name: _cut(full, current[name]) for name, full in weights.items()})
+    _load_weights(engine.module, folder, _read(folder, "model", saved))
     _load_optimizer(engine.optimizer, _read(folder, "optim", saved))
     (extra, *_) = _read(folder, "extra_state", saved)
     if engine.lr_scheduler is not None and extra.get("lr_scheduler") is not None:
@@ -77,13 +70,28 @@ def load_resharded(engine: Any, folder: Path, saved: int) -> None:
     dist.barrier()
 
 
+def _load_weights(module: Any, folder: Path, shards: Sequence[dict[str, Any]]) -> None:
+    current = module.state_dict()
+    if shards[0].keys() != current.keys():
+        odd = sorted(shards[0].keys() ^ current.keys())
+        raise CheckpointError(
+            f"checkpoint {folder} and the model differ in {len(odd)} parameters, such as {odd[0]!r}"
+        )
+    module.load_state_dict(
+        {name: _placed([shard[name] for shard in shards], like) for name, like in current.items()}
+    )
+
+
 def _load_optimizer(optimizer: Any, shards: Sequence[dict[str, Any]]) -> None:
     """torch's own layout: state by number, in the order of the groups' parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state = {
         number: {
-            name: _cut(value, parameters[number]) if _is_sharded(first[name]) else value
-            for name, value in _merged([shard["state"][number] for shard in shards]).items()
+            name: _placed(
+                [shard["state"][number][name] for shard in shards],
+                parameters[number] if isinstance(value, DTensor) else None,
+            )
+            for name, value in first.items()
         }
         for number, first in shards[0]["state"].items()
     }
@@ -91,40 +99,37 @@ def _load_optimizer(optimizer: Any, shards: Sequence[dict[str, Any]]) -> None:
 
 
 def _read(folder: Path, what: str, saved: int) -> list[dict[str, Any]]:
+    """All ranks' files. Mapped: pages are read as tensors are, and are the system's to drop."""
     found = []
     for rank in range(saved):
         path = folder / f"{what}_world_size_{saved}_rank_{rank}.pt"
         try:
-            found.append(torch.load(path, map_location="cpu", weights_only=False))
+            found.append(torch.load(path, map_location="cpu", weights_only=False, mmap=True))
         except (OSError, RuntimeError, EOFError) as error:
             raise CheckpointError(f"checkpoint {path} can't be read: {error}") from error
     return found
 
 
-def _is_sharded(value: Any) -> bool:
-    return isinstance(value, DTensor)
+def _placed(parts: Sequence[Any], like: Any) -> Any:
+    """One value from the ranks' parts of it, laid out as today's `like`.
 
-
-def _merged(shards: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Whole tensors from the ranks' parts; what isn't sharded is the first rank's."""
-    return {name: _whole([shard[name] for shard in shards]) for name in shards[0]}
+    Nothing of it lies in the mapped files: verl deletes a checkpoint when it is old.
+    """
+    full = _whole(parts)
+    if not isinstance(like, DTensor):
+        return full
+    return distribute_tensor(full.to(like.device), like.device_mesh, like.placements)
 
 
 def _whole(parts: Sequence[Any]) -> Any:
+    """A whole tensor from the ranks' parts; of what isn't sharded, the first rank's."""
     first = parts[0]
-    if not _is_sharded(first):
-        return first
+    if not isinstance(first, DTensor):
+        return first.clone() if isinstance(first, torch.Tensor) else first
     placement = first.placements[-1]
     if isinstance(placement, Replicate):
-        return first._local_tensor
+        return first._local_tensor.clone()
     # With a hybrid mesh every replica wrote all shards; the first replica's are the first ranks'.
     shards = first.device_mesh.size(len(first.placements) - 1)
     pieces = [part._local_tensor for part in parts[:shards]]
     return torch.cat(pieces, dim=placement.dim)
-
-
-def _cut(full: Any, like: Any) -> Any:
-    """The whole tensor laid out as one of today's."""
-    if not isinstance(like, DTensor):
-        return full
-    return distribute_tensor(full.to(like.device), like.device_mesh, like.placements)
