@@ -9,10 +9,11 @@ RUN ?= runs/quickstart
 BENCH_VENV ?= .venv-bench
 VLLM_VENV ?= .venv-vllm
 VERL_VENV ?= .venv-verl
+VERL_GPU_VENV ?= .venv-verl-gpu
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train resume test test-fast test-trl lint doctor bench-sandbox bench-scaling soak-sandbox setup-vllm test-vllm setup-verl test-verl bench-rollout bench-step bench-coordinator bench-learning clean
+.PHONY: help setup train resume test test-fast test-trl lint doctor bench-sandbox bench-scaling soak-sandbox setup-vllm test-vllm setup-verl setup-verl-gpu test-verl bench-rollout bench-step bench-coordinator bench-learning clean
 
 help:  ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -108,6 +109,24 @@ $(VERL_VENV)/.ready: pyproject.toml pins-verl.txt
 	    -e '.[verl,tasks,remote,dev]'
 	@touch $@
 
+setup-verl-gpu: $(VERL_GPU_VENV)/.ready  ## the same for GPUs, with vLLM and flash-attn (never run; needs nvcc)
+
+# flash-attn is built from source where its makers have no wheel for this torch, and its build imports
+# torch: hence no isolation, and what it builds with comes first.
+$(VERL_GPU_VENV)/.ready: pyproject.toml pins-verl-gpu.txt
+	@echo "Setting up $(VERL_GPU_VENV) with verl, vLLM and flash-attn (once; a build may take an hour)"
+	@test -x $(VERL_GPU_VENV)/bin/python || $(PYTHON) -m venv $(VERL_GPU_VENV)
+	@$(VERL_GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c pins-verl-gpu.txt torch
+	@$(VERL_GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -c pins-verl-gpu.txt -e '.[verl,tasks,remote,dev]' vllm
+	@$(VERL_GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    setuptools wheel packaging ninja psutil
+	@$(VERL_GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    --no-build-isolation -c pins-verl-gpu.txt flash-attn
+	@$(VERL_GPU_VENV)/bin/python -c 'import flash_attn; from vllm import LLM'
+	@touch $@
+
 test-verl: $(VERL_VENV)/.ready  ## the tests of the distributed engine, in their environment
 	@$(VERL_VENV)/bin/python -m pytest tests/engines/verl $(ARGS)
 
@@ -125,4 +144,4 @@ bench-learning: setup  ## ASTOR beside every other arm in the laboratories (hour
 	@$(BIN)/python -m benchmarks.learning $(ARGS)
 
 clean:  ## remove the environment and caches; runs stay
-	rm -rf $(VENV) $(BENCH_VENV) $(VLLM_VENV) $(VERL_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(BENCH_VENV) $(VLLM_VENV) $(VERL_VENV) $(VERL_GPU_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib import metadata
+from importlib import import_module, metadata
+from typing import Any
 
 from astor_rl.errors import DependencyError
 
@@ -37,4 +38,36 @@ def require_verl(version_of: Callable[[str], str] = metadata.version) -> None:
         raise DependencyError(
             f"verl {VERL}'s trainer needs package 'TransferQueue', which its wheel doesn't bring, "
             f"{_HOW}"
+        ) from None
+
+
+_ATTENTION = "actor_rollout_ref.model.override_config.attn_implementation"
+_FLASH = "flash_attention_2"
+
+
+def require_attention(config: Any, load: Callable[[str], Any] = import_module) -> None:
+    """Check that the attention which verl will ask transformers for can be had.
+
+    verl takes FlashAttention 2 unless it is told otherwise, and its wheel doesn't bring it; without
+    this, workers of a cluster would find out while they load the model.
+
+    Args:
+        config: verl's, an OmegaConf `DictConfig`.
+        load: imports a module by name.
+
+    Raises:
+        DependencyError: it is `flash_attention_2` and `flash_attn` doesn't import.
+    """
+    from omegaconf import OmegaConf
+
+    chosen = OmegaConf.select(config, _ATTENTION, default=_FLASH)
+    if chosen != _FLASH or OmegaConf.select(config, "trainer.device") == "npu":
+        return
+    try:
+        load("flash_attn")
+    except (ImportError, OSError, RuntimeError) as error:  # a build for another torch, too
+        said = " ".join(str(error).split())[:150]
+        raise DependencyError(
+            f"verl's attention is {_FLASH!r} and package 'flash_attn' doesn't import ({said}): "
+            f'make setup-verl-gpu, or set "+{_ATTENTION}" = "sdpa" in [verl.options] (docs/verl.md)'
         ) from None

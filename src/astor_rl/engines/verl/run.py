@@ -12,7 +12,7 @@ from astor_rl.config import RunConfig
 from astor_rl.engines.preparation import Note, Render, prepare_tasks
 from astor_rl.engines.verl import hydra
 from astor_rl.engines.verl.export import FOLDER, check_same_examples, write
-from astor_rl.engines.verl.guard import require_verl
+from astor_rl.engines.verl.guard import require_attention, require_verl
 from astor_rl.errors import ModelError
 from astor_rl.report.run_folder import RunFolder
 from astor_rl.report.trackers import check_trackers
@@ -65,6 +65,7 @@ def opened(
     """The composed and checked configuration, and the run folder, held and not yet accepted."""
     composed = hydra.compose(given)
     hydra.check(composed, config)
+    require_attention(composed)
     with RunFolder.create(
         composed.astor.folder, config.resolved(), resume=resume, base_dir=base_dir
     ) as folder:
