@@ -126,6 +126,11 @@ class StepPlan:
     probe: bool = False
 
 
+def varies(outcomes: Sequence[float]) -> bool:
+    """Whether a group teaches GRPO anything: two of its outcomes differ."""
+    return bool(outcomes) and min(outcomes) != max(outcomes)
+
+
 @dataclass(frozen=True, slots=True)
 class GroupOutcome:
     """The rewards of one finished group.
@@ -141,6 +146,11 @@ class GroupOutcome:
     outcomes: tuple[float, ...]
     invalid: int = 0
     tokens: int = 0
+
+    @property
+    def mixed(self) -> bool:
+        """Whether two judged rollouts differ in outcome."""
+        return varies(self.outcomes)
 
 
 @dataclass(frozen=True, slots=True)

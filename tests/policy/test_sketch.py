@@ -6,7 +6,7 @@ import torch
 
 from astor_rl.errors import ConfigError
 from astor_rl.policy import sketch as policy_sketch
-from astor_rl.policy.sketch import CountSketch, GradientRows, gram
+from astor_rl.policy.sketch import CountSketch, GradientRows, gram, paired_halves, probe_seed
 
 
 def correlated(cosine: float, n: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,6 +122,18 @@ def test_signs_are_balanced_and_seeded() -> None:
     assert not torch.equal(sketches[0], sketches[1])
     CountSketch(64, seed=11).add(sketches[2], torch.ones(64_000))
     assert torch.equal(sketches[0], sketches[2])
+
+
+def test_the_seed_of_a_probe_is_no_sum() -> None:
+    """Seed 0 at step 5 and seed 5 at step 0 are two probes, with errors of their own."""
+    seeds = {(seed, step): probe_seed(seed, step) for seed in range(20) for step in range(20)}
+    assert len(set(seeds.values())) == len(seeds)
+    assert seeds[3, 4] == probe_seed(3, 4)
+
+
+def test_halves_come_in_pairs() -> None:
+    assert paired_halves([(1, 1), (0, 0), (1, 0), (2, 1), (1, 1)]) == [(1, 0), (1, 1)]
+    assert paired_halves({}) == []
 
 
 def test_gram_is_whole_up_to_the_limit() -> None:

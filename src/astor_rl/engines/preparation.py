@@ -18,6 +18,7 @@ from astor_rl.data.selection import select
 from astor_rl.data.sources import load_source
 from astor_rl.data.splits import split_all
 from astor_rl.errors import AstorError, DataError
+from astor_rl.plan import TaskSpec
 from astor_rl.sandbox.api import SandboxPool
 from astor_rl.tasks.base import Task
 from astor_rl.tasks.registry import make_task
@@ -268,6 +269,32 @@ def difficulties(examples: Sequence[Example]) -> tuple[float, ...] | None:
     if all(example.difficulty is None for example in examples):
         return None
     return tuple(0.5 if e.difficulty is None else e.difficulty for e in examples)
+
+
+def task_specs(
+    config: RunConfig,
+    keys: Mapping[str, Sequence[str]],
+    difficulty: Mapping[str, Sequence[float] | None],
+) -> list[TaskSpec]:
+    """A run's tasks as the coordinator knows them.
+
+    Args:
+        config: the run.
+        keys: the training prompts' by task.
+        difficulty: theirs, in [0, 1], for tasks where it is known.
+    """
+    return [
+        TaskSpec(
+            name=task.name,
+            keys=tuple(keys[task.name]),
+            ratio=task.ratio,
+            beta=config.beta if task.beta is None else task.beta,
+            num_generations=task.num_generations or config.num_generations,
+            max_tokens=task.max_completion_length or config.max_completion_length,
+            difficulty=difficulty.get(task.name),
+        )
+        for task in config.tasks
+    ]
 
 
 def _example(task: Task, row: Row) -> Example:

@@ -23,6 +23,21 @@ _GOLDEN = 0x9E3779B97F4A7C15
 """2^64 over the golden ratio: SplitMix64's step between places."""
 
 
+Half = tuple[int, int]
+"""A task's number, and 0 or 1."""
+
+
+def paired_halves(found: Iterable[Half]) -> list[Half]:
+    """A probe's rows: the halves of the tasks that have both, half 0 then half 1 of each."""
+    kept = set(found)
+    return sorted(half for half in kept if (half[0], 1 - half[1]) in kept)
+
+
+def probe_seed(seed: int, revision: int) -> int:
+    """Of a probe's sketch: a stream of the run's seed and the revision, no sum of them."""
+    return int(np.random.SeedSequence((seed, revision)).generate_state(1)[0])
+
+
 def _signed(value: int) -> int:
     """The int64 with the same 64 bits."""
     value &= _MASK64

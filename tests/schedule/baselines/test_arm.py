@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from astor_rl.plan import TaskSpec
-from astor_rl.schedule.baselines.arm import absolute_advantages, varies
+from astor_rl.plan import TaskSpec, varies
+from astor_rl.schedule.baselines.arm import absolute_advantages
 from astor_rl.schedule.baselines.mopps import Mopps
 from astor_rl.schedule.baselines.options import BaselineOptions
 from astor_rl.utility.task_utility import UtilitySnapshot

@@ -6,7 +6,6 @@ the constructor; nothing reaches back into it.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
@@ -14,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from astor_rl.checks import check_keys
 from astor_rl.config import RunConfig
@@ -22,8 +22,9 @@ from astor_rl.engines.local.distributed import World
 from astor_rl.engines.local.policy import Policy
 from astor_rl.engines.local.rewards import RewardWorker, Verdicts
 from astor_rl.engines.local.update import Group, Updater, UpdateResult
-from astor_rl.engines.preparation import PreparedTask, difficulties
-from astor_rl.plan import GroupOutcome, PlanItem, StepPlan, TaskSpec, UpdateStats
+from astor_rl.engines.preparation import PreparedTask, difficulties, task_specs
+from astor_rl.engines.shared import now
+from astor_rl.plan import GroupOutcome, PlanItem, StepPlan, UpdateStats
 from astor_rl.rollout.base import Request, Sampler
 from astor_rl.schedule.baselines.registry import FILTERING
 from astor_rl.types import Example, Rollout, Score
@@ -48,18 +49,11 @@ class StepRecord:
 def build_coordinator(config: RunConfig, tasks: Sequence[PreparedTask]) -> Coordinator:
     """The coordinator of a run's config and training examples."""
     return Coordinator(
-        [
-            TaskSpec(
-                name=task.name,
-                keys=tuple(example.key for example in task.train),
-                ratio=task.config.ratio,
-                beta=config.beta if task.config.beta is None else task.config.beta,
-                num_generations=task.config.num_generations or config.num_generations,
-                max_tokens=task.config.max_completion_length or config.max_completion_length,
-                difficulty=difficulties(task.train),
-            )
-            for task in tasks
-        ],
+        task_specs(
+            config,
+            {task.name: tuple(example.key for example in task.train) for task in tasks},
+            {task.name: difficulties(task.train) for task in tasks},
+        ),
         prompts_per_step=config.prompts_per_step,
         options=config.coordinator_options(),
         seed=config.seed,
@@ -117,7 +111,7 @@ class LocalTrainer:
 
     def step(self) -> StepRecord:
         """Train on one batch. Every rank calls it; every rank gets the record."""
-        clock = _Clock()
+        clock = _Clock(self._world.device)
         revision = self.steps_done
 
         plan = self._plan(revision)
@@ -286,16 +280,17 @@ def _with_refills(
 
 
 class _Clock:
-    """Wall seconds by part of a step."""
+    """Wall seconds by part of a step, each with what it gave the device to do."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
-        self._last = time.perf_counter()
+        self._device = device
+        self._last = now(device)
 
     def lap(self, part: str) -> None:
-        now = time.perf_counter()
-        self.seconds[part] += now - self._last
-        self._last = now
+        ended = now(self._device)
+        self.seconds[part] += ended - self._last
+        self._last = ended
 
 
 def _reward_metrics(groups: Sequence[Group]) -> dict[str, float]:

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,12 +21,14 @@ from astor_rl.engines.local.distributed import World
 from astor_rl.engines.local.policy import Policy
 from astor_rl.engines.local.probe import NO_SIGNAL, HalfGradients
 from astor_rl.engines.local.rates import lr_factor
+from astor_rl.engines.shared import loss_config
 from astor_rl.errors import ModelError, StateError
 from astor_rl.plan import GroupOutcome, PlanItem, UpdateStats
 from astor_rl.policy.advantages import GroupAdvantages, group_advantages
 from astor_rl.policy.ledger import Ledger
-from astor_rl.policy.loss import LossBatch, LossConfig, LossNormalizer, grpo_loss, loss_mask
+from astor_rl.policy.loss import LossBatch, LossNormalizer, grpo_loss, loss_mask
 from astor_rl.policy.packing import Packed, TokenGroup, flat_samples, pack_groups
+from astor_rl.policy.sketch import probe_seed
 from astor_rl.types import Invalid, Rollout, Score
 
 
@@ -51,8 +52,7 @@ class Group:
     @property
     def mixed(self) -> bool:
         """Whether two judged rollouts differ in outcome."""
-        outcomes = self.outcome().outcomes
-        return bool(outcomes) and min(outcomes) != max(outcomes)
+        return self.outcome().mixed
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +90,7 @@ class Updater:
         self._config = config
         self._names = list(task_names)
         self._world = world
-        self._loss_config = LossConfig(
-            loss_type=config.loss_type,
-            epsilon=config.epsilon,
-            epsilon_high=config.epsilon_high,
-            kl_estimator=config.kl_estimator,
-            task_norm=config.task_norm,
-            max_completion_length=config.max_completion_length,
-            importance_cap=float("inf")
-            if config.importance_cap == "off"
-            else config.importance_cap,
-            importance_level=config.importance_level,
-        )
+        self._loss_config = loss_config(config)
         self._optimizer = torch.optim.AdamW(
             policy.trainable,
             lr=config.learning_rate,
@@ -213,13 +202,12 @@ class Updater:
                 samples[half] += len(group.outcome().outcomes)
                 members[half] += 1
         counts = {half: (samples[half], members[half]) for half in members}
-        seed = int(np.random.SeedSequence((self._config.seed, step)).generate_state(1)[0])
         return HalfGradients(
             counts,
             self._policy.trainable,
             self._config.synergy,
             world=self._world,
-            seed=seed,
+            seed=probe_seed(self._config.seed, step),
         )
 
     def _nonzero_groups(

@@ -6,22 +6,19 @@ Rollouts are of the policy that is updated (capabilities.py sees to it), so the 
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
+from astor_rl.engines.shared import HalfRows
 from astor_rl.engines.trl.rows import BETA, HALF, NO_HALF, TASK, Inputs, loss_mask, token_weights
 from astor_rl.plan import GradientProbe, GroupOutcome, StepPlan, UpdateStats
 from astor_rl.policy.ledger import Ledger
 from astor_rl.policy.loss import LossType
-from astor_rl.policy.sketch import GradientRows
+from astor_rl.policy.sketch import Half
 from astor_rl.utility.synergy import SynergyOptions
-
-Half = tuple[int, int]
 
 
 class StepMeasures:
@@ -47,7 +44,7 @@ class StepMeasures:
         self.plan = plan
         self.halves = halves
         self._names = names
-        self._nonzero = Counter(plan.items[g.slot].task for g in groups if varies(g))
+        self._nonzero = Counter(plan.items[g.slot].task for g in groups if g.mixed)
         self._ledger = Ledger.empty(len(names), device)
         self._has_reference = False
 
@@ -88,11 +85,6 @@ class StepMeasures:
         )
 
 
-def varies(group: GroupOutcome) -> bool:
-    """Whether two judged rollouts of a group differ in outcome."""
-    return bool(group.outcomes) and min(group.outcomes) != max(group.outcomes)
-
-
 class HalfGradients:
     """Half-batch gradients by task: one more backward pass over the rows that carry a signal.
 
@@ -103,9 +95,6 @@ class HalfGradients:
         options: which gradient, and how much memory whole gradients may take.
         max_completion_length: tokens; the fixed denominator of a completion.
         seed: of this probe's sketch.
-
-    Attributes:
-        seconds: wall time spent.
     """
 
     def __init__(
@@ -118,38 +107,32 @@ class HalfGradients:
         max_completion_length: int,
         seed: int,
     ) -> None:
-        self._halves = sorted(half for half in groups if (half[0], 1 - half[1]) in groups)
         self._samples = samples
-        self._groups = groups
-        self._parameters = parameters
         self._total = options.gradient == "total"
         self._length = max_completion_length
-        self._rows = GradientRows(
-            len(self._halves),
-            sum(parameter.numel() for parameter in parameters),
-            dim=options.sketch_dim,
-            memory_limit_mb=options.memory_limit_mb,
-            seed=seed,
-            device=parameters[0].device,
-        )
-        self.seconds = 0.0
+        self._rows = HalfRows(groups, parameters, options, seed=seed)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time spent."""
+        return self._rows.seconds
 
     def observe(self, inputs: Inputs, logprobs_BT: Tensor, loss_type: LossType) -> None:
         """Add a part's gradient to its half; all its rows are of one task and half."""
         half = (int(inputs[TASK][0]), int(inputs[HALF][0]))
-        if half[1] == NO_HALF or half not in self._halves:
+        if half[1] == NO_HALF or half not in self._rows.halves:
             return
-        started = time.perf_counter()
+        started = self._rows.now()
         slope_BT = self._slope(inputs, logprobs_BT, loss_type) / self._samples[half]
         gradients = torch.autograd.grad(
             logprobs_BT,
-            self._parameters,
+            self._rows.parameters,
             grad_outputs=slope_BT.to(logprobs_BT.dtype),
             retain_graph=True,
             materialize_grads=True,
         )
-        self._rows.add(self._halves.index(half), gradients)
-        self.seconds += time.perf_counter() - started
+        self._rows.add(half, gradients)
+        self._rows.seconds += self._rows.now() - started
 
     def _slope(self, inputs: Inputs, logprobs_BT: Tensor, loss_type: LossType) -> Tensor:
         """The loss's derivative by each token's log-prob, with denominators that never change."""
@@ -165,14 +148,9 @@ class HalfGradients:
 
     def gram(self, names: Sequence[str]) -> GradientProbe | None:
         """Inner products of the halves' mean gradients; None without a task that has both."""
-        if not self._halves:
+        if not self._rows.halves:
             return None
-        started = time.perf_counter()
-        products_RR = np.asarray(self._rows.gram())
-        self.seconds += time.perf_counter() - started
-        return GradientProbe(
-            tasks=tuple(names[task] for task, half in self._halves if half == 0),
-            gram_KK=products_RR,
-            groups=tuple(self._groups[half] for half in self._halves),
-            sketched=self._rows.sketched,
-        )
+        started = self._rows.now()
+        probe = self._rows.gram(names)
+        self._rows.seconds += self._rows.now() - started
+        return probe

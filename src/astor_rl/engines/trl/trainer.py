@@ -27,7 +27,7 @@ from astor_rl.engines.preparation import difficulties
 from astor_rl.engines.trl import capabilities
 from astor_rl.engines.trl.data import COLUMN, Library, TaskData
 from astor_rl.engines.trl.judge import Judge
-from astor_rl.engines.trl.measure import HalfGradients, StepMeasures, varies
+from astor_rl.engines.trl.measure import HalfGradients, StepMeasures
 from astor_rl.engines.trl.rows import (
     BETA,
     HALF,
@@ -43,6 +43,7 @@ from astor_rl.engines.trl.state import load_state, save_state
 from astor_rl.engines.trl.upstream import GRPOConfig, GRPOTrainer
 from astor_rl.errors import CapabilityError
 from astor_rl.plan import GroupOutcome, PlanItem, StepPlan, TaskSpec
+from astor_rl.policy.sketch import probe_seed
 from astor_rl.types import Score
 
 _OURS = ("reward_funcs", "train_dataset", "eval_dataset", "tools", "rollout_func")
@@ -148,7 +149,7 @@ class AstorGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             plan, self._library.names, groups, halves, device=self.accelerator.device
         )
         self._planning_seconds += time.perf_counter() - started
-        return self._tagged(output, plan.items, [varies(group) for group in groups])
+        return self._tagged(output, plan.items, [group.mixed for group in groups])
 
     def _evaluated(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """An evaluation batch, which no plan asked for, under the base coefficients."""
@@ -173,8 +174,8 @@ class AstorGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             output,
             [names.index(item.task) for item in items for _ in range(generations)],
             [
-                item.half if varies else NO_HALF
-                for item, varies in zip(items, varied, strict=True)
+                item.half if mixed else NO_HALF
+                for item, mixed in zip(items, varied, strict=True)
                 for _ in range(generations)
             ],
             [item.beta for item in items for _ in range(generations)],
@@ -212,7 +213,9 @@ class AstorGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
     def _half_gradients(self, plan: StepPlan, groups: Sequence[GroupOutcome]) -> HalfGradients:
         samples: Counter[tuple[int, int]] = Counter()
         members: Counter[tuple[int, int]] = Counter()
-        for group in filter(varies, groups):
+        for group in groups:
+            if not group.mixed:
+                continue
             item = plan.items[group.slot]
             half = (self._library.names.index(item.task), item.half)
             samples[half] += len(group.outcomes)
@@ -223,7 +226,7 @@ class AstorGRPOTrainer(GRPOTrainer):  # type: ignore[misc]
             [parameter for parameter in self.model.parameters() if parameter.requires_grad],
             self._options.synergy,
             max_completion_length=self.max_completion_length,
-            seed=self.args.seed + plan.revision,
+            seed=probe_seed(self.args.seed, plan.revision),
         )
 
     def _get_per_token_logps_and_entropies(self, *args: Any, **kwargs: Any) -> Any:

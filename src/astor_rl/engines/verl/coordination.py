@@ -13,8 +13,9 @@ from typing import Any
 from astor_rl.checks import check_keys
 from astor_rl.config import RunConfig
 from astor_rl.coordinator import Coordinator
+from astor_rl.engines.preparation import task_specs
 from astor_rl.errors import PlanError, StateError
-from astor_rl.plan import GroupOutcome, PlanItem, StepPlan, TaskSpec, UpdateStats
+from astor_rl.plan import GroupOutcome, PlanItem, StepPlan, UpdateStats
 
 Place = tuple[str, str]
 """A prompt's task and key."""
@@ -44,18 +45,7 @@ def build_coordinator(
             f"{', '.join(sorted(keys))}; export it again"
         )
     return Coordinator(
-        [
-            TaskSpec(
-                name=task.name,
-                keys=tuple(keys[task.name]),
-                ratio=task.ratio,
-                beta=config.beta if task.beta is None else task.beta,
-                num_generations=task.num_generations or config.num_generations,
-                max_tokens=task.max_completion_length or config.max_completion_length,
-                difficulty=(difficulty or {}).get(task.name),
-            )
-            for task in config.tasks
-        ],
+        task_specs(config, keys, difficulty or {}),
         prompts_per_step=config.prompts_per_step,
         options=config.coordinator_options(),
         seed=config.seed,

@@ -6,23 +6,10 @@ import torch
 from torch import Tensor
 
 from astor_rl.config import RunConfig
+from astor_rl.engines.shared import loss_config
 from astor_rl.engines.verl.groups import Groups
 from astor_rl.policy.ledger import Ledger
-from astor_rl.policy.loss import LossBatch, LossConfig, LossNormalizer, grpo_loss
-
-
-def loss_config(config: RunConfig) -> LossConfig:
-    """The local loss that verl's is configured to equal."""
-    return LossConfig(
-        loss_type=config.loss_type,
-        epsilon=config.epsilon,
-        epsilon_high=config.epsilon_high,
-        kl_estimator=config.kl_estimator,
-        task_norm=config.task_norm,
-        max_completion_length=config.max_completion_length,
-        importance_cap=float("inf") if config.importance_cap == "off" else config.importance_cap,
-        importance_level=config.importance_level,
-    )
+from astor_rl.policy.loss import LossBatch, LossNormalizer, grpo_loss
 
 
 def ledger_before(

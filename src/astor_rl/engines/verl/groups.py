@@ -20,6 +20,7 @@ from astor_rl.config import RunConfig
 from astor_rl.errors import RewardError
 from astor_rl.plan import GroupOutcome, PlanItem
 from astor_rl.policy.advantages import GroupAdvantages, group_advantages
+from astor_rl.policy.sketch import paired_halves
 
 NO_GROUP = -1
 """Group number of synthetic rows."""
@@ -189,16 +190,15 @@ class Groups:
         for item in self.items:
             if varies[item.slot]:
                 slots[self._names.index(item.task), item.half].append(item.slot)
-        tasks = sorted(task for task, half in slots if half == 0 and (task, 1) in slots)
-        if not tasks:
+        order = paired_halves(slots)
+        if not order:
             return None
-        order = [(task, half) for task in tasks for half in (0, 1)]
         row_of = torch.full((len(self.slots),), -1)
         for number, half in enumerate(order):
             for slot in slots[half]:
                 row_of[[row for row in self._rows[slot] if self.valid[row]]] = number
         return Halves(
-            tasks=tuple(self._names[task] for task in tasks),
+            tasks=tuple(self._names[task] for task, half in order if half == 0),
             row_of=row_of,
             samples=tuple(int((row_of == number).sum()) for number in range(len(order))),
             groups=tuple(len(slots[half]) for half in order),
@@ -208,28 +208,23 @@ class Groups:
         """Rewards and rollouts by task, named as in docs/metrics.md."""
         sampled = [row for rows in self._rows.values() for row in rows]
         metrics = {"tokens/generated": float(sum(self.tokens[row] for row in sampled))}
+        mixed = {group.slot: group.mixed for group in self.outcomes()}
         for name in self._names:
             items = [item for item in self.items if item.task == name]
             rows = [row for item in items for row in self._rows[item.slot]]
             if not rows:
                 continue
             found = [v for row in rows if (v := self.verdicts[row]) is not None and not v.invalid]
-            judged = [self.outcome_set(item.slot) for item in items]
             values = {
                 "reward/mean": float(np.mean([v.outcome for v in found])) if found else np.nan,
                 "reward/format": float(np.mean([v.format for v in found])) if found else np.nan,
                 "batch/groups": len(items),
-                "batch/mixed": sum(len(outcomes) > 1 for outcomes in judged),
+                "batch/mixed": sum(mixed[item.slot] for item in items),
                 "rollouts/invalid": len(rows) - len(found),
                 "rollouts/length": float(np.mean([self.tokens[row] for row in rows])),
             }
             metrics |= {f"task/{name}/{metric}": float(value) for metric, value in values.items()}
         return metrics
-
-    def outcome_set(self, slot: int) -> set[float]:
-        """The different outcomes of a group."""
-        verdicts = [self.verdicts[row] for row in self._rows[slot]]
-        return {v.outcome for v in verdicts if v is not None and not v.invalid}
 
 
 @dataclass(frozen=True, slots=True)

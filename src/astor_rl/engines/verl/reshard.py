@@ -126,7 +126,7 @@ def _whole(parts: Sequence[Any]) -> Any:
     first = parts[0]
     if not isinstance(first, DTensor):
         return first.clone() if isinstance(first, torch.Tensor) else first
-    placement = first.placements[-1]
+    placement: Any = first.placements[-1]
     if isinstance(placement, Replicate):
         return first._local_tensor.clone()
     # With a hybrid mesh every replica wrote all shards; the first replica's are the first ranks'.

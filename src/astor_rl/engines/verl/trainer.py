@@ -42,6 +42,7 @@ from astor_rl.engines.verl.worker import ANSWER, AstorWorker
 from astor_rl.errors import RewardError
 from astor_rl.plan import GradientProbe, UpdateStats
 from astor_rl.policy.ledger import Ledger
+from astor_rl.policy.sketch import probe_seed
 
 _PING_S = 30.0
 """How long a reward worker may take to say that it lives."""
@@ -215,7 +216,7 @@ class AstorTrainer(PPOTrainerSync):  # type: ignore[misc]  # verl has no types
             total=options.gradient == "total",
             sketch_dim=options.sketch_dim,
             memory_limit_mb=options.memory_limit_mb,
-            seed=_probe_seed(run.seed, self.coordination.revision),
+            seed=probe_seed(run.seed, self.coordination.revision),
         )
         batch.extra_info.update(
             {REQUEST: asdict(request), "temperature": run.temperature, "calculate_entropy": False}
@@ -290,10 +291,6 @@ def _coordination(run: RunConfig, rows: Any) -> Coordination:
 def _place(key: str) -> tuple[int, ...]:
     """Plan, slot, place in the group and turn, from verl's name of a rollout."""
     return tuple(int(part) for part in key.replace("_", "-").split("-"))
-
-
-def _probe_seed(seed: int, revision: int) -> int:
-    return int(np.random.SeedSequence((seed, revision)).generate_state(1)[0])
 
 
 def _listed(column: Any) -> list[Any]:

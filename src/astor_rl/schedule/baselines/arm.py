@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astor_rl.checks import check_keys
-from astor_rl.plan import TaskSpec
+from astor_rl.plan import TaskSpec, varies
 from astor_rl.schedule.baselines.options import BaselineOptions
 from astor_rl.utility.task_utility import UtilitySnapshot
 
@@ -42,11 +42,6 @@ class Seen:
     task: str
     index: int
     outcomes: tuple[float, ...]
-
-
-def varies(outcomes: Sequence[float]) -> bool:
-    """Whether a group teaches GRPO anything: two of its outcomes differ."""
-    return bool(outcomes) and min(outcomes) != max(outcomes)
 
 
 def absolute_advantages(outcomes: Sequence[float]) -> list[float]:

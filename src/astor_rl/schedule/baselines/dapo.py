@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from astor_rl.schedule.baselines.arm import Arm, FloatArray, varies
+from astor_rl.plan import varies
+from astor_rl.schedule.baselines.arm import Arm, FloatArray
 from astor_rl.utility.task_utility import UtilitySnapshot
 
 

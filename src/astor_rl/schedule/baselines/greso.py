@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from astor_rl.checks import check_keys
-from astor_rl.schedule.baselines.arm import Arm, FloatArray, IntArray, Seen, varies
+from astor_rl.plan import varies
+from astor_rl.schedule.baselines.arm import Arm, FloatArray, IntArray, Seen
 from astor_rl.schedule.baselines.columns import PromptColumns
 from astor_rl.utility.task_utility import UtilitySnapshot
 

@@ -25,7 +25,8 @@ from typing import Any, Final
 import numpy as np
 
 from astor_rl.checks import check_keys, saved_of
-from astor_rl.schedule.baselines.arm import Arm, FloatArray, Seen, softmax, varies
+from astor_rl.plan import varies
+from astor_rl.schedule.baselines.arm import Arm, FloatArray, Seen, softmax
 from astor_rl.utility.task_utility import UtilitySnapshot
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8
