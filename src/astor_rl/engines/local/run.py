@@ -6,7 +6,6 @@ for the marks and goes on at the first one that is missing.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -33,21 +32,18 @@ from astor_rl.engines.local.evaluation import Evaluation
 from astor_rl.engines.local.interrupts import graceful_stop
 from astor_rl.engines.local.model import (
     LoadedModel,
-    cast_parameters,
     check_lora,
     load_model,
-    merge_lora,
-    merged_named_tensors,
     render_prompt,
     save_model,
-    turn_end_id,
 )
 from astor_rl.engines.local.policy import Policy
 from astor_rl.engines.local.rewards import RewardWorker
 from astor_rl.engines.local.sampling import make_sampler
 from astor_rl.engines.local.step_log import StepLog
-from astor_rl.engines.local.supervised import Batches, Demonstration, SupervisedTrainer
 from astor_rl.engines.local.trainer import LocalTrainer, check_state
+from astor_rl.engines.local.warmup import BASE as BASE
+from astor_rl.engines.local.warmup import WarmUp
 from astor_rl.engines.preparation import PreparedTask, prepare_tasks
 from astor_rl.errors import CapabilityError, ConfigError, StateError
 from astor_rl.policy.support import packing_note
@@ -62,10 +58,6 @@ from astor_rl.schedule.baselines.registry import FILTERING
 
 T = TypeVar("T")
 
-BASE = "base"
-"""Folder in the run: the policy at RL step 0, which is the reference."""
-WARMUP = "warmup"
-"""Folder in the run: checkpoints of the warm-up while it goes on."""
 FINAL = "model"
 """Folder in the run: the trained model, adapter merged."""
 
@@ -220,7 +212,15 @@ class _Run:
                 )
                 if config.warmup.steps and config.eval.before_warmup:
                     stage.run("before_warmup")
-                loaded = self._warm_up(loaded, tasks, sampler)
+                loaded = WarmUp(
+                    config,
+                    tasks,
+                    sampler,
+                    world=self._world,
+                    console=self._console,
+                    load=self._load,
+                    save=self._save,
+                ).run(loaded)
                 stage.run("before_rl")
                 policy, steps = self._reinforce(loaded, tasks, sampler, rewards, stage)
                 stage.run("after_rl", step=steps)
@@ -307,92 +307,6 @@ class _Run:
             note=self._note,
             progress=self._console.progress if self._console else _silent,
         )
-
-    def _warm_up(
-        self, loaded: LoadedModel, tasks: Sequence[PreparedTask], sampler: Sampler
-    ) -> LoadedModel:
-        """The policy at RL step 0: after the warm-up, merged; the sampler has its weights."""
-        config = self._config
-        if not config.warmup.steps:
-            sampler.update_weights(merged_named_tensors(loaded.model), revision=0)
-            return loaded
-        base = self._path / BASE
-        if not base.is_dir():
-            self._supervise(loaded, tasks)
-        if self._world.is_main:
-            shutil.rmtree(self._path / WARMUP, ignore_errors=True)
-        # From the folder even when the weights are at hand: a resumed run must start RL from the
-        # same rounding.
-        self._world.barrier()
-        base_model = self._load(str(base))
-        sampler.update_weights(merged_named_tensors(base_model.model), revision=0)
-        return base_model
-
-    def _supervise(self, loaded: LoadedModel, tasks: Sequence[PreparedTask]) -> None:
-        config = self._config
-        torch.manual_seed(config.seed)
-        policy = Policy(
-            loaded,
-            lora=config.lora if config.warmup.lora else None,
-            device=self._world.device,
-            dtype=self._dtype,
-            with_reference=False,
-            checkpointing=config.gradient_checkpointing,
-            fused_kernels=config.fused_kernels,
-        )
-        trainer = SupervisedTrainer(
-            policy,
-            Batches(
-                {task.name: self._demonstrations(task, loaded.tokenizer) for task in tasks},
-                batch_size=config.warmup.batch_size,
-                shuffle=config.warmup.order == "mixed",
-                seed=config.seed,
-            ),
-            config.warmup,
-            world=self._world,
-            token_budget=config.micro_batch_tokens,
-            max_grad_norm=config.max_grad_norm,
-        )
-        checkpoints = self._path / WARMUP
-        if (found := latest_checkpoint(checkpoints)) is not None:
-            trainer.load_state_dict(load_checkpoint(found))
-            self._note(f"warm-up continues at step {trainer.steps_done}")
-        self._stage("Warming up", f"{config.warmup.steps} supervised steps")
-        asked = False
-        with graceful_stop(self._note) as stop:
-            while trainer.steps_done < config.warmup.steps and not asked:
-                loss, tokens = trainer.step()
-                done = trainer.steps_done
-                if self._console:
-                    self._console.progress(
-                        "Warming up", done, config.warmup.steps, loss=round(loss, 3), tokens=tokens
-                    )
-                asked = self._world.broadcast(stop.asked)
-                if asked or (done % config.warmup.save_steps == 0 and done < config.warmup.steps):
-                    self._save(checkpoints, done, trainer.state_dict())
-        if self._world.is_main and trainer.steps_done == config.warmup.steps:
-            merged = cast_parameters(merge_lora(policy.model), self._dtype)
-            save_model(merged, policy.tokenizer, self._path / BASE)
-        if asked:
-            raise KeyboardInterrupt
-
-    def _demonstrations(self, task: PreparedTask, tokenizer: Any) -> list[Demonstration]:
-        """Prompt and reference answer of every training example, easiest first."""
-        ranked = sorted(task.train, key=lambda e: 0.5 if e.difficulty is None else e.difficulty)
-        limit = task.config.max_completion_length or self._config.max_completion_length
-        end = turn_end_id(tokenizer)
-        found = []
-        for example in ranked:
-            answer = tokenizer(task.task.answer(example), add_special_tokens=False).input_ids
-            if len(answer) < limit:
-                prompt_ids = task.prompts[example.key][1]
-                found.append(Demonstration(task.name, prompt_ids, (*answer, end)))
-        if len(found) < len(ranked):
-            self._note(
-                f"{task.name}: {len(ranked) - len(found)} of {len(ranked)} reference answers are "
-                f"longer than {limit} tokens and sit out the warm-up"
-            )
-        return found
 
     def _reinforce(
         self,
