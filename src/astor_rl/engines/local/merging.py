@@ -13,7 +13,8 @@ from torch import Tensor
 from astor_rl.config import RunConfig, load_config
 from astor_rl.engines.local.checkpoint import latest_checkpoint, load_checkpoint
 from astor_rl.engines.local.model import LoadedModel, add_lora, load_model, merge_lora, save_model
-from astor_rl.engines.local.run import BASE, FINAL
+from astor_rl.engines.local.run import FINAL
+from astor_rl.engines.local.warmup import BASE
 from astor_rl.errors import CheckpointError, ConfigError, ModelError
 from astor_rl.evaluate.merging import MergeOptions, merge_adapters, merge_weights
 from astor_rl.report.atomic import write_json

@@ -42,7 +42,6 @@ from astor_rl.engines.local.rewards import RewardWorker
 from astor_rl.engines.local.sampling import make_sampler
 from astor_rl.engines.local.step_log import StepLog
 from astor_rl.engines.local.trainer import LocalTrainer, check_state
-from astor_rl.engines.local.warmup import BASE as BASE
 from astor_rl.engines.local.warmup import WarmUp
 from astor_rl.engines.preparation import PreparedTask, prepare_tasks
 from astor_rl.errors import CapabilityError, ConfigError, StateError
