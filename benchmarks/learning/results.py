@@ -31,6 +31,7 @@ MORE: Final = {
     "A, first round": "first.toml",
     "B, first round": "first-b.toml",
     "B, second round": "second-b.toml",
+    "A, third round": "third.toml",
     "A, with data that teaches nothing": "compare-mixed.toml",
     "A, at twice the learning rate": "compare-rate.toml",
     "A, ablations": "ablations.toml",
