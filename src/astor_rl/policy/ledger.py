@@ -64,6 +64,15 @@ class Ledger:
     def __add__(self, other: Ledger) -> Ledger:
         return Ledger(self.sums + other.sums)
 
+    def clipped_over(self, passes: Sequence[Ledger]) -> Ledger:
+        """This one, with the clipped tokens of these passes over the batch on average.
+
+        In the first pass the policy is the one that the ratio is to: nothing is clipped there.
+        """
+        sums = self.sums.clone()
+        sums[_CLIPPED] = torch.stack([each.sums[_CLIPPED] for each in passes]).mean(dim=0)
+        return Ledger(sums)
+
     def all_reduce(self, reduce: Callable[[Tensor], object]) -> None:
         """Sum over ranks in place; `reduce` is e.g. `torch.distributed.all_reduce`."""
         reduce(self.sums)

@@ -267,6 +267,19 @@ def test_more_iterations_use_the_first_log_probs_as_old(tiny_model: Path) -> Non
     assert moved > 1e-4
 
 
+def test_clipping_is_measured_over_all_passes(tiny_model: Path) -> None:
+    """In the first the ratio is 1; with a clip of almost nothing the second holds tokens back."""
+    held = []
+    for passes in (1, 2, 3):
+        run = config(num_iterations=passes, epsilon=1e-6, epsilon_high=1e-6)
+        updater = Updater(make_policy(tiny_model, run), run, task_names=TASKS, world=ALONE)
+        metrics = updater.update(make_groups(), probe=False, step=0).metrics
+        held.append(max(metrics[f"task/{name}/clip_fraction"] for name in TASKS))
+    assert held[0] == 0
+    assert 0 < held[1] <= 0.5
+    assert held[1] < held[2] <= 2 / 3
+
+
 def test_a_gradient_that_is_not_finite_is_named_and_not_applied(tiny_model: Path) -> None:
     run = config()
     policy = make_policy(tiny_model, run)

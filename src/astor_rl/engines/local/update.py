@@ -122,9 +122,11 @@ class Updater:
         gap = _Gap()
         ledger = self._accumulate(batch.bins, loss, normalizer, halves, gap)
         norm = self._optimizer_step(step, iteration=0)
+        passes = [ledger]
         for iteration in range(1, self._config.num_iterations):
-            self._accumulate(batch.bins, loss, normalizer)
+            passes.append(self._accumulate(batch.bins, loss, normalizer))
             self._optimizer_step(step, iteration)
+        ledger = ledger.clipped_over(passes)
         ledger.all_reduce(lambda tensor: self._world.sum_([tensor]))
         gram = halves.gram(normalizer, self._names) if halves else None
         metrics = {
