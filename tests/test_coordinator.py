@@ -159,26 +159,6 @@ def test_observations_across_plans_may_come_in_any_order() -> None:
     assert all(each.metrics()[f"task/{name}/groups"] == 12 for name in RATES)
 
 
-@pytest.mark.parametrize("first", [0, 1])
-def test_in_which_order_plans_end_leaves_no_trace(first: int) -> None:
-    """Two plans that share prompts, so that what is known of a prompt depends on the order."""
-
-    def run(*, turned: bool) -> tuple[list[str], object]:
-        often = CoordinatorOptions(schedule=ScheduleOptions(allow_repeats=True, warmup_steps=0))
-        each = Coordinator(specs("io tests", size=6), prompts_per_step=8, options=often)
-        drawn = []
-        for revision in range(0, 20, 2):
-            pair = [each.plan(revision=revision), each.plan(revision=revision + 1)]
-            drawn += [item.key for plan in pair for item in plan.items]
-            for plan in reversed(pair) if turned and revision >= first else pair:
-                each.observe_groups(plan.id, rewards(plan))
-                each.observe_update(plan.id, plan.revision + 1, UpdateStats())
-        metrics = each.metrics()
-        return drawn, (metrics, each.plan(revision=30))
-
-    assert run(turned=True) == run(turned=False)
-
-
 def test_prompts_in_flight_are_unavailable_until_forgotten() -> None:
     each = Coordinator(specs("io", size=20), prompts_per_step=16)
     plan = each.plan(revision=0)
