@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from astor_rl.engines.trl.rows import BETA, HALF, NO_HALF, TASK
 from astor_rl.engines.trl.state import FILE
 from astor_rl.plan import GroupOutcome, StepPlan, UpdateStats
 from astor_rl.policy.loss import LossBatch, LossConfig, LossNormalizer, grpo_loss
-from astor_rl.policy.sketch import probe_seed
 from astor_rl.sandbox.pool import ProcessPool
 from astor_rl.tasks.from_reward import from_reward
 from astor_rl.tasks.registry import make_task
@@ -389,25 +387,6 @@ def test_what_nobody_could_judge_leaves_its_group(guest, trainer):
     assert one.state.log_history[0]["task/first/rollouts/invalid"] == sum(
         item.task == "first" for item in witness.plans[0].items
     )
-
-
-def test_a_probes_seed_is_of_seed_and_step_not_of_their_sum(monkeypatch):
-    seeds = []
-    monkeypatch.setattr(
-        "astor_rl.engines.trl.trainer.HalfGradients",
-        lambda *_, seed, **__: seeds.append(seed),
-    )
-    for seed, revision in ((0, 5), (5, 0)):
-        made = SimpleNamespace(
-            args=SimpleNamespace(seed=seed),
-            model=torch.nn.Linear(1, 1),
-            max_completion_length=4,
-            _library=SimpleNamespace(names=[]),
-            _options=SimpleNamespace(synergy=None),
-        )
-        AstorGRPOTrainer._half_gradients(made, SimpleNamespace(revision=revision, items=[]), [])
-    assert seeds == [probe_seed(0, 5), probe_seed(5, 0)]
-    assert seeds[0] != seeds[1]
 
 
 def test_groups_of_equal_outcomes_give_no_probe(guest, trainer):
