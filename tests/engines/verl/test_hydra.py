@@ -33,7 +33,7 @@ def test_the_engine_may_be_named_by_its_table():
     assert parse_config(config.resolved()) == config
     with pytest.raises(ConfigError, match=r"\[engine\.verl\] and \[verl\] are two names"):
         parse_config({"model": "m", "tasks": [TASK], "engine": {"verl": {}}, "verl": {}})
-    with pytest.raises(ConfigError, match="engine = dict"):
+    with pytest.raises(ConfigError, match="engine = a table"):
         parse_config({"model": "m", "tasks": [TASK], "engine": {"deepspeed": {}}})
 
 
