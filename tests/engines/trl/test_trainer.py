@@ -218,7 +218,8 @@ def test_equal_betas_leave_trls_loss_as_it_is(guest, trainer):
     )
     witness = Witness(one)
     one.train()
-    inputs = witness.inputs[-1]
+    inputs = witness.inputs[0]  # before anything is calibrated
+    assert len(set(inputs[BETA].tolist())) == 1
     one.beta = float(inputs[BETA][0])
     assert torch.equal(
         type(one).compute_loss(one, one.model, inputs),
