@@ -11,7 +11,7 @@ import shlex
 import statistics
 import string
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -45,8 +45,9 @@ _LENGTHS: Final = (90, 120, 150, 180, 210, 240)
 """Tokens of the prompts, in turn, where their text is long enough (the quickstart allows 256)."""
 _END: Final = 8
 """Tokens at a prompt's end that are kept: the template's."""
-_SHAPE: Final = {
-    "vocab_size": 49152,
+_VOCABULARY: Final = 49_152
+_SHAPE: Final[Mapping[str, Any]] = {
+    "vocab_size": _VOCABULARY,
     "hidden_size": 576,
     "intermediate_size": 1536,
     "num_hidden_layers": 30,
@@ -73,8 +74,8 @@ def prepare(name: str, folder: Path, count: int) -> tuple[str, list[Sequence[int
         model = AutoModelForCausalLM.from_config(LlamaConfig(**_SHAPE), dtype=torch.bfloat16)
         model.save_pretrained(folder)
         rng = random.Random(0)
-        drawn = [
-            [rng.randrange(100, _SHAPE["vocab_size"]) for _ in range(_LENGTHS[i % len(_LENGTHS)])]
+        drawn: list[Sequence[int]] = [
+            [rng.randrange(100, _VOCABULARY) for _ in range(_LENGTHS[i % len(_LENGTHS)])]
             for i in range(count)
         ]
         return f"random weights in the shape of {name} ({error})", drawn

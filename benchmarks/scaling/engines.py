@@ -73,8 +73,10 @@ class ProcessFleet:
     def receive(self) -> list[bytes]:
         """What any process has answered."""
         answers: list[bytes] = []
-        for pipe in wait(self._pipes):
-            answers += pipe.recv()  # type: ignore[union-attr]
+        ready = set(wait(self._pipes))
+        for pipe in self._pipes:
+            if pipe in ready:
+                answers += pipe.recv()
         return answers
 
     def close(self) -> None:
