@@ -49,16 +49,17 @@ def test_a_folder_becomes_data_for_all_four_tasks(
     monkeypatch.setenv("ASTOR_CACHE", str(tmp_path / "cache"))
     (tmp_path / "own").mkdir()
     (tmp_path / "own" / "tools.py").write_text(SOURCE)
-    assert run(["mine", "./own", "-o", "data", *allowed]) == 0
+    assert run(["mine", "./own", "-o", 'da"ta', *allowed]) == 0
     said = capsys.readouterr().out
     assert "Mining: ./own\n" in said
-    assert "astor train data/run.toml" in said
+    assert """ train 'da"ta/run.toml'\n""" in said
     assert "that is little (io_prediction from 1, " in said
 
-    config = load_config(tmp_path / "data" / "run.toml")
+    config = load_config(tmp_path / 'da"ta' / "run.toml")
+    assert Path(config.output_dir).name == 'da"ta'
     assert {block.task for block in config.tasks} == set(KINDS)
     for block in config.tasks:
-        lines = (tmp_path / "data" / block.sources[0].removeprefix("jsonl:")).read_text()
+        lines = (tmp_path / 'da"ta' / block.sources[0].removeprefix("jsonl:")).read_text()
         rows = [json.loads(line) for line in lines.splitlines()]
         assert f"{block.task}: {len(rows)} from own" in said
         options = {"synonyms": "off"} if block.task == "commit_message" else {}
@@ -66,8 +67,8 @@ def test_a_folder_becomes_data_for_all_four_tasks(
         for row in rows:
             task.prompt(task.example(row, origin="mined"))
 
-    assert run(["mine", "./own", "-o", "data", *allowed]) == 2
-    assert "'data' holds mined data already" in capsys.readouterr().err
+    assert run(["mine", "./own", "-o", 'da"ta', *allowed]) == 2
+    assert """'da"ta' holds mined data already""" in capsys.readouterr().err
 
 
 def test_what_cannot_be_mined_is_named(

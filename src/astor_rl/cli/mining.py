@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ _HEAD = """\
 # docs/options.md explains every key; a model of 7B or so wants warmup.steps = 0.
 
 model = "HuggingFaceTB/SmolLM2-135M-Instruct"
-output_dir = "runs/{name}"
+output_dir = {output_dir}
 
 max_steps = 100
 prompts_per_step = 12
@@ -63,7 +64,9 @@ def mine_to(spec: str, out: Path, *, seed: int, sandbox: SandboxConfig, console:
             options=MiningOptions(seed=seed),
             progress=console.progress,
         )
-    head = _HEAD.format(spec=spec, path=out / RUN_FILE, name=out.resolve().name)
+    # A folder's name may hold quotes; JSON's escapes are TOML's.
+    output_dir = json.dumps(f"runs/{out.resolve().name}", ensure_ascii=False)
+    head = _HEAD.format(spec=spec, path=out / RUN_FILE, output_dir=output_dir)
     write_text(out / RUN_FILE, head + blocks(mined))
     return mined
 
