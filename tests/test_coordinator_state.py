@@ -203,6 +203,18 @@ def test_adapting_to_added_and_dropped_tasks() -> None:
     assert "task commit is new" not in other.plan(revision=21).receipt.notes
 
 
+@pytest.mark.parametrize("names", ["code commit io tests", "code io"])
+def test_tasks_that_only_came_or_only_went_are_measured_anew(names: str) -> None:
+    """The saved snapshot is of other tasks: it is none of theirs within its own revision either."""
+    engine = Lagging(build("code io tests"))
+    for revision in range(8):
+        engine.step(revision)
+    other = build(names)
+    other.load_state_dict(engine.coordinator.state_dict(), on_task_change="adapt")
+    assert list(other.snapshot.tasks) == names.split()
+    assert {item.task for item in other.plan(revision=7).items} == set(names.split())
+
+
 def test_adapting_to_changed_prompts() -> None:
     engine = Lagging(build())
     for revision in range(8):

@@ -100,6 +100,12 @@ def test_large_differences_move_as_the_formula_says() -> None:
     assert floored[1] == pytest.approx(0.5)
 
 
+def test_a_spread_of_which_half_is_noise_counts_half() -> None:
+    """sd^2 = 0.18 between 0.2 and 0.8, of which errors of 0 and sqrt(0.18) explain 0.09."""
+    z = standardise(np.array([0.2, 0.8]), np.array([0.0, math.sqrt(0.18)]), s0=0.05)
+    np.testing.assert_allclose(z, [-0.5 * 0.3 / math.sqrt(0.18), 0.5 * 0.3 / math.sqrt(0.18)])
+
+
 def calibrate(calibrator: Calibrator, *, measured: bool = True) -> dict[str, float]:
     result = calibrator.calibrate(
         {"a": 0.001, "b": 0.01},

@@ -136,6 +136,16 @@ def test_ranks(found: Analysis):
     assert 0.8 < ranking.w <= 1
 
 
+def test_one_seed_or_one_arm_is_not_ranked(plan: Plan, finish: Finish, compare: Compare):
+    for seeds, arms in (([0], "start astor joint"), ([0, 1], "start astor")):
+        units = plan(arms=[ASTOR, JOINT], seeds=seeds)
+        for unit in units.values():
+            if unit.arm in arms.split():
+                finish(unit, scores(unit))
+        found = analyse(compare(arms=[ASTOR, JOINT], seeds=seeds), list(units.values()))
+        assert found.ranking is None
+
+
 def test_the_error_of_judging(plan: Plan, finish: Finish, compare: Compare):
     """Seeds answer the same examples: what differs by example is no less with more seeds."""
     for seeds in ([0], [0, 1, 2, 3]):

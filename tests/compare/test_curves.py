@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from astor_rl.compare.curves import at_step, common_looks, forgotten, reached, tokens_to
@@ -74,3 +77,10 @@ def test_most_never_is_never():
 
 def test_nothing_is_reached_without_a_seed_in_common():
     assert reached(runs("astor"), runs("joint", (0.1, 0.5))) is None
+
+
+@pytest.mark.parametrize("kind", ["merge", "specialist", "best"])
+def test_only_runs_are_timed(kind: Any):
+    """A merged model was never on the way: that is not the same as never having got there."""
+    joint = runs("joint", (0.1, 0.5))
+    assert reached(replace(runs("other", (0.1, 0.6)), kind=kind), joint) is None

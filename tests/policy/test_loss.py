@@ -329,6 +329,14 @@ def test_clipping_is_counted_and_stops_the_gradient() -> None:
     assert metrics["task/b/clip_fraction"] == 1
 
 
+def test_a_ratio_of_one_is_not_clipped_however_narrow_the_box() -> None:
+    """The box of epsilon = 0 has no width, and on policy every ratio is on both of its walls."""
+    data = Padded()
+    terms, _ = data.loss(LossConfig(epsilon=0.0), replace(data.batch, old_logprobs_T=None))
+    metrics = terms.ledger.metrics(["a", "b", "c"])
+    assert [metrics[f"task/{name}/clip_fraction"] for name in "abc"] == [0, 0, 0]
+
+
 def test_ledger_by_hand() -> None:
     batch = LossBatch(
         sample_T=torch.tensor([0, 0, 1, 1]),

@@ -138,6 +138,21 @@ def test_single_draws_follow_utility_to_the_power_of_one_over_tau() -> None:
     assert observed[2] <= 3
 
 
+def test_at_a_temperature_near_zero_weights_are_compared_by_their_logarithms() -> None:
+    """Of 20 seen prompts one has u = 2 and the others u_min = 0.01; an unseen one has v0 = 2.25/21.
+    At tau = 0.005 their logarithms are 586 (unseen) and 1060 below the best's: no float holds
+    e^-1060, so it can't win a race, and beside the best no other of the seen could be found.
+    """
+    prompts = book(40, tau=0.005, eta=0.0, prior_weight=1e-9, explore_share=1.0)
+    rng = np.random.default_rng(0)
+    seen = list(visit(prompts, rng, 20).values())
+    for row in seen:
+        prompts.observe(row, 0, [0.0, 1.0] if row == 7 else EQUAL)
+    best, next_best = (prompts.draw(1, revision=0, rng=rng) for _ in range(2))
+    assert (best.rows, best.propensities) == ((7,), (1.0,))
+    assert next_best.rows == (20,)  # a new row
+
+
 def test_uniform_draws_ignore_utility_and_whether_a_prompt_was_seen() -> None:
     prompts, _ = trained(10, 5)
     rng, counts = np.random.default_rng(1), dict.fromkeys(keys(10), 0)
@@ -223,6 +238,7 @@ def test_evidence_survives_any_number_of_revisions() -> None:
     utility, unseen = prompts._utilities(revision)
     v0 = prompts.expected_variance(revision)
     assert unseen == pytest.approx(v0)
+    assert v0 == pytest.approx(0.25)  # the prior's: the one first visit is long past
     assert utility[row] == pytest.approx((v0 + 2 + 0.5 * 0) / (1 + 1 + 0.5))
 
 

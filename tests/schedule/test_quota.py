@@ -107,6 +107,14 @@ def test_sum_is_exact_and_carry_stays_in_its_bound(
         assert (carry <= carry_bound(len(mixture)) + 1e-8).all()
 
 
+@pytest.mark.parametrize(
+    ("tasks", "bound"), [(1, 1.0), (2, 1.0), (3, 1.0), (4, 13 / 12), (6, 1.45)]
+)
+def test_the_bound_is_a_harmonic_number_less_one(tasks: int, bound: float) -> None:
+    """H_4 = 25/12 and H_6 = 2.45; up to three tasks it would be below 1."""
+    assert carry_bound(tasks) == pytest.approx(bound)
+
+
 @given(mixtures(low=2), st.integers(1, 60))
 def test_without_carry_it_is_the_largest_remainder_method(mixture: Floats, total: int) -> None:
     quota = np.round(mixture * total, 9)
@@ -154,6 +162,17 @@ def test_caps_are_kept_and_the_rest_is_shared_proportionally(
         for j in open_:
             ratio = mixture[i] / mixture[j]
             assert step.counts[i] <= (step.counts[j] + 1) * ratio + 1 + 1e-6
+
+
+def test_what_a_capped_task_is_owed_goes_to_the_others_one_by_one() -> None:
+    """Quotas 1 (the cap), 2.5 and 2.5; with the carry 2, 1.6 and 1.6. After whole prompts three are
+    missing and two tasks wait: b, c, then b again, being the earlier of two that are 0.4 ahead.
+    """
+    step = apportion(
+        np.full(3, 1 / 3), 6, np.array([1.0, -0.9, -0.9]), np.array([1.0, np.inf, np.inf])
+    )
+    assert step.counts.tolist() == [1, 3, 2]
+    np.testing.assert_allclose(step.carry, [1.0, -1.0, -0.4])  # 1.6 - 3, but no more than 1 ahead
 
 
 def test_unspent_share_never_becomes_debt() -> None:

@@ -103,6 +103,15 @@ def test_availability_caps_and_restores() -> None:
         each.quotas(UNEVEN, 10, {"a": 3, "b": 2})
 
 
+def test_quotas_tell_what_was_wanted_before_rounding_and_before_the_cap() -> None:
+    """Of 5 prompts half each is 2.5; a tie goes to the earlier task, and b has one prompt."""
+    each = scheduler(a=50, b=1)
+    quotas = each.quotas(UNEVEN, 5, None)
+    assert quotas.wanted.tolist() == [2.5, 2.5]
+    assert quotas.rounded.tolist() == [0.6, 0.4]
+    assert (quotas.prompts.tolist(), quotas.share.tolist()) == ([4, 1], [0.8, 0.2])
+
+
 def test_repeats_lift_caps_but_an_empty_task_stays_empty() -> None:
     options = ScheduleOptions(warmup_steps=0, allow_repeats=True)
     each = scheduler(options, a=2, b=0)
@@ -119,6 +128,16 @@ def test_need_beyond_supply_is_named() -> None:
         each.check_supply({"a": 6}, None)
     with pytest.raises(PlanError, match="task b: 3 prompts are needed and 2 of 5 are available"):
         each.check_supply({"b": 3}, {"b": 2})
+
+
+def test_a_group_whose_prompt_is_gone_is_no_other_prompts_evidence() -> None:
+    """Row -1 says that it is gone; as an index it would be the last prompt that was drawn."""
+    each = scheduler(ScheduleOptions(method="mopps"), a=16)
+    each.draw("a", 16, revision=0, rng=np.random.default_rng(0))
+    each.observe("a", -1, 0, [1.0, 1.0], tokens=0)
+    each.stages(snapshot(a=(0.1, 0.2)))  # the arm learns
+    assert each.arm is not None
+    assert each.arm.terms("a") == {"known_prompts": 0.0}
 
 
 @pytest.mark.parametrize("method", ["astor", "uniform"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -393,11 +394,36 @@ def test_state_round_trip_is_exact_also_after_tasks_came_and_went() -> None:
         Synergy("abc", SynergyOptions()).load_state_dict(broken)
 
 
+def test_a_new_task_brings_nothing_into_the_sums() -> None:
+    """Four noiseless probes with it give the cosine itself, as they do at the start."""
+    synergy = Synergy("bc", SynergyOptions())
+    halves = np.repeat(directions(PAIR), 2, axis=0)
+    for revision in range(6):
+        synergy.observe(revision, GradientProbe(("b", "c"), halves @ halves.T, (1, 1, 1, 1)))
+    synergy.add_task("a")
+    for revision in range(6, 6 + MIN_PROBES):
+        synergy.observe(revision, GradientProbe(("a", "b"), halves @ halves.T, (1, 1, 1, 1)))
+    pair = synergy.pair("a", "b")
+    assert pair.cosine == pytest.approx(0.3, abs=1e-12)
+    assert (pair.probes, pair.revision) == (MIN_PROBES, 9)
+
+
 @pytest.mark.parametrize(
     ("freedom", "exact"), [(3, 3.182), (5, 2.571), (10, 2.228), (23, 2.069), (1e9, 1.960)]
 )
 def test_student_quantile_matches_the_tables(freedom: float, exact: float) -> None:
     assert _student_quantile(0.975, freedom) == pytest.approx(exact, rel=0.01)
+
+
+def test_student_quantile_is_the_expansion_worked_by_hand() -> None:
+    """z = 1: 2/4, 24/96 and 24/384; z = 2: 10/4, 294/96 and 1098/384 (the powers are told apart).
+
+    No expansion is of use below one degree of freedom: then it is that of one.
+    """
+    one, two = NormalDist().cdf(1), NormalDist().cdf(2)
+    assert _student_quantile(one, 2) == pytest.approx(1 + 1 / 4 + 1 / 16 + 1 / 128)
+    assert _student_quantile(two, 2) == pytest.approx(2 + 2.5 / 2 + 3.0625 / 4 + 2.859375 / 8)
+    assert _student_quantile(two, 0.5) == pytest.approx(2 + 2.5 + 3.0625 + 2.859375)
 
 
 def test_bad_options_are_named() -> None:

@@ -53,6 +53,19 @@ def test_tasks_without_difficulties_do_not_move_it():
     assert arm.terms("b")["target_difficulty"] == pytest.approx(0.2 + 0.380797, abs=1e-6)
 
 
+def test_the_target_ranges_over_the_difficulties_of_all_tasks():
+    """It starts at the easiest of the easy task and ends at the hardest of the hard one."""
+    easy = TaskSpec("a", ["0", "1"], difficulty=(0.1, 0.2))
+    hard = TaskSpec("b", ["0", "1"], difficulty=(0.3, 0.4))
+    arm, found = AdaRft([easy, hard], OPTIONS), []
+    for revision in range(2):
+        arm.shares_at(UtilitySnapshot(revision, {}))
+        found.append(arm.terms("a")["target_difficulty"])
+        arm.observe(Seen(revision, "a", 0, (1.0, 1.0)))  # raises it by 0.38, more than there is
+    arm.shares_at(UtilitySnapshot(2, {}))
+    assert [*found, arm.terms("a")["target_difficulty"]] == [0.1, 0.4, 0.4]
+
+
 def test_the_nearest_prompts_are_taken(bench):
     """T = 0.231059: distances of 0.2, 0.3 and 0.1 are 0.031, 0.069 and 0.131."""
     each = bench("adarft")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from astor_rl.plan import TaskSpec, varies
-from astor_rl.schedule.baselines.arm import absolute_advantages
+from astor_rl.schedule.baselines.arm import absolute_advantages, softmax
 from astor_rl.schedule.baselines.mopps import Mopps
 from astor_rl.schedule.baselines.options import BaselineOptions
 from astor_rl.utility.task_utility import UtilitySnapshot
@@ -30,6 +31,13 @@ def test_equal_outcomes_have_no_advantage_whatever_they_are():
     assert varies([0.1, 0.2])
 
 
+@pytest.mark.parametrize("level", [-2000.0, 0.0, 2000.0])
+def test_a_softmax_is_of_differences_at_any_level(level):
+    """Scores over a small temperature are large: exp of them alone is past all floats."""
+    shares = softmax(level + np.array([0.0, math.log(3)]))
+    assert shares.tolist() == pytest.approx([0.25, 0.75])
+
+
 def test_shares_hold_for_a_revision_and_learn_between_revisions(bench):
     each = bench("sec")
     first = each.shares()
@@ -46,6 +54,7 @@ def test_adapted_evidence_follows_its_prompts(bench):
     before.feed("a", 1.0, 1.0, 0.0, index=5)
     before.feed("a", 1.0, index=1)
     before.feed("b", 1.0, 0.0, index=7)
+    before.feed("b", 0.0, index=0)
     state = before.arm.state_dict()
 
     places = {"a": range(3, 10), "b": range(10)}
@@ -56,5 +65,5 @@ def test_adapted_evidence_follows_its_prompts(bench):
     known = after.own_state()["posteriors"]
     assert {name: prompts["keys"].tolist() for name, prompts in known.items()} == {
         "a": [b"a5"],
-        "b": [b"b7"],
+        "b": [b"b0", b"b7"],
     }

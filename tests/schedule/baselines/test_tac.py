@@ -21,6 +21,16 @@ def test_learnability_times_transferability(bench):
     assert each.arm.terms("b") == {"advantage": 0.5, "transfer": -0.1}
 
 
+def test_advantages_are_averaged_over_steps(bench):
+    """rate 0.5: groups of mean |advantage| 1, then 0, then 1 give A = 0.5, 0.25 and 0.625."""
+    each, found = bench("tac"), []
+    for outcomes in ((1, 0), (1, 1), (1, 0)):
+        each.feed("a", *outcomes)
+        each.shares()
+        found.append(each.arm.terms("a")["advantage"])
+    assert found == pytest.approx([0.5, 0.25, 0.625])
+
+
 def test_without_transfer_it_is_a_bandit_over_advantages(bench):
     tac, sec = bench("tac"), bench("sec")
     for each in (tac, sec):

@@ -68,6 +68,19 @@ def test_graded_outcomes_are_measured_by_their_task_s_own(bench):
     assert not fresh.keeps("b", narrow)
 
 
+def test_a_group_of_one_outcome_is_no_measure(bench):
+    """It can't vary: seven groups and any number of those are fewer than eight."""
+    each = bench("vcrl")
+    for _ in range(7):
+        each.feed("b", 0.6, 0.4, 0.4, 0.6)
+        each.feed("b", 0.6)
+    each.shares()
+    assert each.arm.keeps("b", [0.55, 0.45, 0.45, 0.55])
+    each.feed("b", 0.6, 0.4, 0.4, 0.6)
+    each.shares()
+    assert not each.arm.keeps("b", [0.55, 0.45, 0.45, 0.55])
+
+
 def test_the_bank_gives_its_best_first_and_each_twice(bench):
     """p of prompts 2, 5 and 7: 4 x 1 x 3 / 16 = 0.75, 1 and 0: the last never enters."""
     each = bench("vcrl")
