@@ -162,7 +162,10 @@ def test_observations_across_plans_may_come_in_any_order() -> None:
 def test_prompts_in_flight_are_unavailable_until_forgotten() -> None:
     each = Coordinator(specs("io", size=20), prompts_per_step=16)
     plan = each.plan(revision=0)
-    with pytest.raises(PlanError, match="16 prompts are wanted and 4 are available"):
+    with pytest.raises(
+        PlanError,
+        match="16 prompts are wanted and 4 are available; plans in flight hold 16: finish",
+    ):
         each.plan(revision=0)
     refill = each.plan(revision=0, need={"io": 4})
     assert not {item.key for item in plan.items} & {item.key for item in refill.items}

@@ -68,7 +68,8 @@ def test_empty_lines_are_passed_over_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ('{"id": 1', "not JSON"),
+        ('{"id": 1', "not JSON: Expecting ',' delimiter at column 9"),
+        ('{"id": "a\\ud800b"}', r"\ud800 is half of a surrogate pair"),
         ("[1]", "must be a JSON object, not list"),
         ('{"id": NaN}', "NaN isn't a JSON number"),
         ('{"id": 1, "difficulty": 3}', "'difficulty' is 3"),
@@ -80,6 +81,12 @@ def test_a_bad_row_names_file_and_line(tmp_path: Path, line: str, says: str) -> 
     message = refused("jsonl:a.jsonl", tmp_path)
     assert "a.jsonl:2" in message
     assert says in message
+
+
+def test_escapes_of_whole_characters_are_text(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(r'{"id": "\ud83d\ude00 \\ud800"}')
+    (row,) = load("jsonl:a.jsonl", tmp_path)
+    assert row.fields["id"] == "\U0001f600 \\ud800"
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

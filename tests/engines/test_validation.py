@@ -73,3 +73,30 @@ def test_data_that_cannot_be_read_is_one_line(
     last = capsys.readouterr().err.splitlines()[-1]
     place = tmp_path / "io.jsonl:1"
     assert last.startswith(f"error: task 'io', source: {place}: field 'output' is missing")
+
+
+def test_a_reward_that_exits_is_a_failure(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"{n} + 1", "answer": str(n + 1)}) + "\n" for n in range(20))
+    )
+    (tmp_path / "exiting_sums.py").write_text(
+        "from astor_rl.tasks.from_reward import from_reward\n\n\n"
+        "def graded(prompts, completions, **columns):\n    raise SystemExit(0)\n\n\n"
+        "SUMS = from_reward(graded, answer_column='answer')\n"
+    )
+    config = tmp_path / "run.toml"
+    config.write_text(
+        """
+model = "any"
+[[tasks]]
+name = "sums"
+task = "exiting_sums:SUMS"
+source = "jsonl:rows.jsonl"
+"""
+    )
+    assert run(["validate", str(config)]) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: ")
+    assert "raised SystemExit: 0 at " in last

@@ -367,6 +367,20 @@ def test_a_models_folder_is_no_run_and_is_never_written_into(
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
+@pytest.mark.parametrize("name", ["model", "checkpoints", "metrics.jsonl", "samples.jsonl"])
+def test_what_a_run_would_write_over_is_never_touched(
+    tmp_path: Path, config: dict[str, Any], name: str
+) -> None:
+    theirs = tmp_path / name / "theirs" if "." not in name else tmp_path / name
+    theirs.parent.mkdir(exist_ok=True)
+    theirs.write_text("precious")
+    for resume in (False, True):
+        with pytest.raises(ConfigError, match=f"is no run's and holds '{name}', which a run"):
+            RunFolder.create(tmp_path, config, resume=resume)
+    assert theirs.read_text() == "precious"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize(("content", "problem"), [("{", "can't be read"), ("[]", "is list")])
 def test_a_damaged_config_is_named(make: Make, content: str, problem: str) -> None:
     folder = make()

@@ -145,6 +145,14 @@ def test_an_error_of_the_function_names_its_file_and_line(tmp_path, is_async):
     assert isinstance(found.value.__cause__, ValueError)
 
 
+def test_an_exit_of_the_function_is_an_error_like_any():
+    def reward(prompts, completions, **columns):
+        raise SystemExit(0)
+
+    with pytest.raises(RewardError, match="mine raised SystemExit: 0 at .*test_from_reward"):
+        score(from_reward(reward, kind="mine"), [{"prompt": "a"}], ["x"])
+
+
 def test_errors_raised_on_purpose_keep_their_class():
     def reward(prompts, completions, **columns):
         raise DataError("the dictionary is gone")

@@ -62,6 +62,7 @@ def test_a_users_own_task(own_module):
     [
         ("io", {}, "'io'.*io_prediction"),
         ("no_such_module_of_mine:x", {}, "no module"),
+        ("./sums.py:task", {}, "'./sums.py:task'; before the colon goes the name of a module"),
         ("own_astor_tasks:Nothing", {}, "'Nothing'"),
         ("own_astor_tasks:number", {}, "isn't a Task"),
         ("own_astor_tasks:Box.task", {"x": 1}, "takes no options"),

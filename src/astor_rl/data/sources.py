@@ -21,6 +21,7 @@ from astor_rl.errors import ConfigError, DataError
 from astor_rl.sandbox.api import SandboxPool
 
 SCHEMES = ("jsonl", "hf", "mine")
+_HALF = re.compile(r"[\ud800-\udfff]")
 
 
 def load_source(
@@ -179,13 +180,20 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _parsed(line: str, place: str) -> dict[str, Any]:
     try:
-        value = json.loads(line, parse_constant=_refused)
+        # Without its end: else the end of a line that was cut is told as "column 1".
+        value = json.loads(line.rstrip("\r\n"), parse_constant=_refused)
     except json.JSONDecodeError as error:
         raise DataError(f"{place}: not JSON: {error.msg} at column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not JSON: {str(error) or 'nested too deeply'}") from None
     if not isinstance(value, dict):
         raise DataError(f"{place}: a row must be a JSON object, not {type(value).__name__}")
+    # Only an escape can bring in half of a pair, which no tokenizer takes.
+    if "\\u" in line and (half := _HALF.search(json.dumps(value, ensure_ascii=False))):
+        raise DataError(
+            f"{place}: \\u{ord(half[0]):04x} is half of a surrogate pair and no text; write the "
+            "character itself, or remove it"
+        )
     return value
 
 

@@ -26,7 +26,7 @@ async def judge(task: Task, pairs: Sequence[Pair], *, where: str) -> list[Score 
         verdicts = await task.score(pairs)
     except AstorError as error:
         raise type(error)(f"{where}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # an exit would end the thread that judges, unseen
         raise RewardError(
             f"{where}: score() raised {described(error)}; "
             "return Invalid(reason) for what can't be judged"

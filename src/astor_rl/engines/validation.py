@@ -9,9 +9,11 @@ from pathlib import Path
 
 from astor_rl.config import RunConfig
 from astor_rl.engines.preparation import PreparedTask, prepare_tasks
+from astor_rl.errors import RewardError
 from astor_rl.report.console import Console
 from astor_rl.sandbox.opening import open_pool
 from astor_rl.tasks.base import ValidationReport
+from astor_rl.tasks.guard import described
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +59,15 @@ def validate_tasks(
 def _check(task: PreparedTask, examples: int, seed: int) -> Checked:
     pool = [*task.train, *task.validation, *task.test]
     chosen = random.Random(f"{seed}:{task.name}").sample(pool, min(examples, len(pool)))
+    try:
+        report = asyncio.run(task.task.validate(chosen))
+    except SystemExit as error:  # else the command would end here, with a status of its own
+        raise RewardError(f"task {task.name!r}: {described(error)} while validating") from error
     return Checked(
         name=task.name,
         verdict=task.task.verdict,
         train=len(task.train),
         validation=len(task.validation),
         test=len(task.test),
-        report=asyncio.run(task.task.validate(chosen)),
+        report=report,
     )

@@ -35,6 +35,8 @@ _HOUSEKEEPING = {_CONFIG, _VERSIONS, "events.jsonl", "run.lock", "crash.txt"}
 _ENDS = {"finished", "stopped", "killed"}
 """Events that end a session."""
 _LOGS = ("metrics", "receipts", "samples", "events")
+_OUTCOMES = ("model", "base", "warmup", "checkpoints", "eval", "verl")
+"""Folders that engines write in a run's, and replace."""
 _FIXED = (
     "engine",
     "model",
@@ -102,7 +104,8 @@ class RunFolder:
 
         Raises:
             ConfigError: there is a run and `resume` is off, or the path is a file or the folder of
-                something else. A run that stopped before it did any work is none.
+                something else, or holds what a run would write over. A run that stopped before it
+                did any work is none.
             StateError: another process trains here, or a key differs that the run there must keep.
             CheckpointError: the folder can't be written.
         """
@@ -113,6 +116,11 @@ class RunFolder:
             raise ConfigError(
                 f"output_dir {str(path)!r} holds a {_CONFIG} that is no run's (a model's?); name "
                 "another folder"
+            )
+        if not holds_run(path) and (strange := _in_the_way(path)):
+            raise ConfigError(
+                f"output_dir {str(path)!r} is no run's and holds {strange!r}, which a run would "
+                "write over; name another folder"
             )
         there = holds_run(path) and begun(path)
         if there and not resume:
@@ -302,6 +310,12 @@ def begun(path: Path) -> bool:
         entry.name not in _HOUSEKEEPING and not entry.name.endswith(TEMPORARY)
         for entry in path.iterdir()
     )
+
+
+def _in_the_way(path: Path) -> str:
+    """Something of somebody's in a folder without a run, of a name that runs write; else empty."""
+    written = [*_OUTCOMES, *(f"{log}.jsonl" for log in _LOGS if log != "events")]
+    return next((name for name in written if (path / name).exists()), "")
 
 
 def require_run(path: str | Path) -> Path:

@@ -189,6 +189,7 @@ class Scheduler:
         caps = self._caps(available or {})
         if self._arm and self._arm.strict:
             caps = np.where(stages.floor > 0, caps, 0.0)
+        self._check_held(total, caps)
         free = apportion(stages.floor, total, carry)
         real = apportion(stages.floor, total, carry, caps)
         for name, owed in zip(self._specs, real.carry.tolist(), strict=True):
@@ -241,6 +242,16 @@ class Scheduler:
                     f"{self._books[name].size} are available; ask for fewer, finish plans in "
                     "flight, or set schedule.allow_repeats"
                 )
+
+    def _check_held(self, total: int, caps: FloatArray) -> None:
+        """Say it when prompts are missing because plans in flight hold them."""
+        held = sum(book.size - book.free for book in self._books.values())
+        if held and caps.sum() < total:
+            raise PlanError(
+                f"{total} prompts are wanted and {caps.sum():.0f} are available; plans in flight "
+                f"hold {held}: finish them with observe_groups and observe_update, or forget "
+                "them; else lower the batch, add prompts, or set schedule.allow_repeats"
+            )
 
     def keeps(self, task: str, outcomes: Sequence[float]) -> bool:
         """Whether a group enters the update."""

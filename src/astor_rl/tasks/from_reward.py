@@ -174,7 +174,7 @@ class RewardTask:
                 rewards = await rewards
         except AstorError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # what a command line's parser raises
             raise RewardError(
                 f"{self.kind} raised {described(error)}; return None for what can't be judged"
             ) from error

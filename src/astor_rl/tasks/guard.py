@@ -64,7 +64,7 @@ async def guarded_async(kind: str, judging: Awaitable[T]) -> T | Invalid:
         return _invalid(kind, error)
 
 
-def described(error: Exception) -> str:
+def described(error: BaseException) -> str:
     """What was raised and the line of one's own code where: `KeyError: 'x' at sums.py:12`.
 
     One's own is the innermost line outside of installed packages, the standard library and

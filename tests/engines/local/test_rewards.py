@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -65,6 +66,7 @@ def test_groups_are_scored_at_the_same_time() -> None:
         (lambda pairs: [], "0 verdicts for 1 rollouts"),
         (lambda pairs: [0.5], "0.5, not Score or Invalid"),
         (lambda pairs: 1 / 0, "ZeroDivisionError"),
+        (lambda pairs: sys.exit(0), "SystemExit"),
     ],
 )
 def test_a_bad_reward_names_task_and_example(verdicts: Any, says: str) -> None:

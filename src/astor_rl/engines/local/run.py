@@ -184,6 +184,8 @@ class _Run:
     def execute(self) -> None:
         """Every stage that isn't done yet."""
         config = self._config
+        if self._folder and (found := self._checkpoint()):
+            self._check_not_past(checkpoint_step(found))
         self._stage("Loading", config.model)
         loaded = self._load(config.model)
         self._note(f"model: {loaded.source}")
@@ -260,7 +262,6 @@ class _Run:
         found = self._checkpoint()
         if found is None:
             return
-        self._check_not_past(checkpoint_step(found))
         state = load_checkpoint(found)
         try:
             check_state(state, self._config, tasks)

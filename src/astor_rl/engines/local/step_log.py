@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import deque
+from collections.abc import Iterator
 
 from astor_rl.config import RunConfig
 from astor_rl.engines.local.trainer import StepRecord
@@ -36,6 +37,7 @@ class StepLog:
         self._console = console
         self._trackers = trackers
         self._recent: deque[float] = deque(maxlen=16)
+        self._told: set[str] = set()
 
     def add(self, record: StepRecord) -> None:
         """Record one step."""
@@ -50,6 +52,19 @@ class StepLog:
             self._trackers.log(record.step, record.metrics)
         self._recent.append(record.metrics["time/step"])
         self._console.step(self._view(record))
+        for name, count in self._newly_unjudged(record):
+            self._console.note(
+                f"task {name}: {count} rollouts of step {record.step} could not be judged and are "
+                f"left out (the first of this session; task/{name}/rollouts/invalid counts them)"
+            )
+
+    def _newly_unjudged(self, record: StepRecord) -> Iterator[tuple[str, int]]:
+        """Tasks with invalid rollouts that weren't told of yet: the step's line has no room."""
+        for task in self._config.tasks:
+            count = int(record.metrics.get(f"task/{task.name}/rollouts/invalid", 0))
+            if count and task.name not in self._told:
+                self._told.add(task.name)
+                yield task.name, count
 
     def _view(self, record: StepRecord) -> StepView:
         metrics = record.metrics
