@@ -35,8 +35,8 @@ _HOUSEKEEPING = {_CONFIG, _VERSIONS, "events.jsonl", "run.lock", "crash.txt"}
 _ENDS = {"finished", "stopped", "killed"}
 """Events that end a session."""
 _LOGS = ("metrics", "receipts", "samples", "events")
-_OUTCOMES = ("model", "base", "warmup", "checkpoints", "eval", "verl")
-"""Folders that engines write in a run's, and replace."""
+_OUTCOMES = ("model", "base", "warmup", "checkpoints", "eval")
+"""Folders that engines write in a run's, and replace. (Not `verl`: it is exported beforehand.)"""
 _FIXED = (
     "engine",
     "model",

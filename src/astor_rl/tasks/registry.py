@@ -51,8 +51,8 @@ def _load(kind: str, target: str) -> Any:
     module, _, attribute = target.partition(":")
     if not all(part.isidentifier() for part in module.split(".")):
         raise ConfigError(
-            f"task is {kind!r}; before the colon goes the name of a module (sums for sums.py beside "
-            "the run file, package.sums), not a path"
+            f"task is {kind!r}; before the colon goes the name of a module (sums for sums.py "
+            "beside the run file, package.sums), not a path"
         )
     try:
         found: Any = import_module(module)

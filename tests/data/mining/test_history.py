@@ -121,6 +121,16 @@ def test_numbers_names_and_addresses_are_removed(repo: Path, commit: Commit) -> 
     assert "Ada" not in row.fields["message"]
 
 
+@pytest.mark.parametrize("filler", [" ", "-", "a", "a."])
+def test_a_message_is_cleaned_in_linear_time(repo: Path, commit: Commit, filler: str) -> None:
+    """With powers of its length these would take hours and the run would hang."""
+    commit("Add the scale function")
+    commit(f"Set the limit to two\n\nx{filler * 50_000}y (see #12)", 2)
+    (row,) = history_rows(repo, name="r", limit=10)
+    assert row.fields["subject"] == "Set the limit to two"
+    assert "#" not in row.fields["message"]
+
+
 def test_subjects_and_changes_are_unique_and_bodies_first(repo: Path, commit: Commit) -> None:
     commit("Add the scale function")
     commit("Set the limit to two now", 2)

@@ -48,11 +48,12 @@ _ASSISTED = re.compile(
 _TRAILER = re.compile(
     r"^([A-Z][\w-]+-by|Change-Id|Cc|See-also|Reported|Link|Fixes|Closes): .*$", re.M
 )
+# Bounded, as a message is anybody's: thousands of blanks would take hours otherwise.
 _ISSUE = re.compile(
-    r"\s*\(?(fix(es|ed)?|close[sd]?|resolve[sd]?|refs?|see|gh|issue)?[\s:-]*#\d+\)?\.?",
+    r"\s{0,9}\(?(fix(es|ed)?|close[sd]?|resolve[sd]?|refs?|see|gh|issue)?[\s:-]{0,9}#\d+\)?\.?",
     re.IGNORECASE,
 )
-_EMAIL = re.compile(r"<?[\w.+-]+@[\w-]+\.[\w.]+>?")
+_EMAIL = re.compile(r"<?[\w.+-]{1,64}@[\w-]{1,63}\.[\w.]+>?")
 _CONVENTIONAL = re.compile(r"^\w+(\([^)]*\))?!?: ")
 _UNWANTED = re.compile(
     r"(^|/)(_?vendor(ed)?|third_party|node_modules|dist)/|\.(lock|min\.js|svg|po|ipynb)$|lock\.json$"
