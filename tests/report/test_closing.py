@@ -122,12 +122,28 @@ def test_wall_time_adds_the_sessions_and_not_the_time_between(
     make: Callable[..., RunFolder],
 ) -> None:
     folder = make()
-    events = [(0, "started"), (100, "note"), (5000, "resumed"), (5030, "note")]
+    events = [(0, "started"), (100, "note"), (5000, "resumed"), (5030, "stopped")]
     lines = [json.dumps({"time": time, "event": event}) for time, event in events]
     (folder.path / "events.jsonl").write_text("\n".join(lines) + "\n")
     summary = summarize(folder.path)
     assert (summary.wall_seconds, summary.sessions) == (130, 2)
     assert "in 2 sessions" in footer(summary)[0]
+
+
+def test_a_session_without_an_end_has_no_time_and_is_said_to_be_unfinished(
+    make: Callable[..., RunFolder],
+) -> None:
+    """`all 0s` stood beside an RL time of half a minute."""
+    folder = make()
+    summary = summarize(folder.path)
+    assert (summary.wall_seconds, summary.state) == (None, "unfinished")
+    first, *rest = footer(summary)
+    assert " all " not in first
+    assert rest[0].startswith("not finished: it is running, or was killed; --resume")
+    folder.append_event("killed")
+    assert footer(summarize(folder.path))[1].startswith("not finished: it was killed;")
+    folder.append_event("finished")
+    assert not any("not finished" in line for line in footer(summarize(folder.path)))
 
 
 def test_a_summary_is_json(finished: Path) -> None:

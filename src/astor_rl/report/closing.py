@@ -15,6 +15,7 @@ from typing import IO, Any
 
 from astor_rl.report import text
 from astor_rl.report.run_folder import (
+    ENDS,
     read_config,
     read_evaluations,
     read_events,
@@ -23,6 +24,7 @@ from astor_rl.report.run_folder import (
     require_run,
 )
 
+_UNFINISHED = "unfinished"
 STAGES = ("before_warmup", "before_rl", "after_rl")
 """Names of the evaluations that the table compares, in order."""
 TIME_PARTS = ("rollout", "reward", "update", "coordination")
@@ -94,8 +96,11 @@ class Summary:
         tokens: completion tokens sampled in RL.
         max_tokens: how many end the run; None where only steps do.
         rl_seconds: time of all RL steps; None when not measured.
-        wall_seconds: time of all sessions, loading and evaluation included.
+        wall_seconds: time of all sessions, loading and evaluation included; None while the last
+            one has no end.
         sessions: how often the run was started or resumed.
+        state: `finished`, `stopped` or `killed`, as the last session ended; `unfinished` where it
+            hasn't written its end: it is running, or was killed.
     """
 
     folder: str
@@ -109,6 +114,7 @@ class Summary:
     rl_seconds: float | None
     wall_seconds: float | None
     sessions: int
+    state: str
 
     def as_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -121,6 +127,8 @@ def summarize(path: str | Path) -> Summary:
     config, metrics, events = read_config(path), read_metrics(path), read_events(path)
     receipts, evaluations = read_receipts(path), read_evaluations(path)
     seconds = _total(metrics, "time/step")
+    last = events[-1].get("event") if events else None
+    state = last if last in ENDS else _UNFINISHED
     return Summary(
         folder=str(path),
         model=str(config.get("model", text.UNKNOWN)),
@@ -134,8 +142,9 @@ def summarize(path: str | Path) -> Summary:
         tokens=int(_total(metrics, TOKENS) or 0),
         max_tokens=config.get("max_generated_tokens"),
         rl_seconds=seconds,
-        wall_seconds=_wall_seconds(events),
+        wall_seconds=None if state == _UNFINISHED else _wall_seconds(events),
         sessions=sum(event.get("event") in {"started", "resumed"} for event in events),
+        state=state,
     )
 
 
@@ -291,8 +300,8 @@ def footer(summary: Summary) -> list[str]:
     limit = "" if summary.max_tokens is None else f" of {summary.max_tokens:,}"
     lines = [
         f"{summary.steps} of {summary.max_steps} RL steps of {summary.model}, "
-        f"{summary.tokens:,}{limit} tokens sampled, RL {text.duration(summary.rl_seconds)}, "
-        f"all {text.duration(summary.wall_seconds)}"
+        f"{summary.tokens:,}{limit} tokens sampled, RL {text.duration(summary.rl_seconds)}"
+        + (f", all {text.duration(summary.wall_seconds)}" if summary.wall_seconds else "")
         + (f" in {summary.sessions} sessions" if summary.sessions > 1 else "")
     ]
     if summary.shares:
@@ -305,5 +314,9 @@ def footer(summary: Summary) -> list[str]:
             "change: after RL minus before RL, ± standard error"
             + (" of the paired differences" if paired else " (not all on the same examples)")
         )
+    if summary.state != "finished":
+        unknown = summary.state == _UNFINISHED
+        said = "is running, or was killed" if unknown else f"was {summary.state}"
+        lines.append(f"not finished: it {said}; --resume goes on from its last checkpoint")
     lines.append(f"run folder: {summary.folder}")
     return lines

@@ -32,7 +32,7 @@ _VERSIONS = "versions.json"
 _BASE_DIR = "base_dir"
 _HOUSEKEEPING = {_CONFIG, _VERSIONS, "events.jsonl", "run.lock", "crash.txt"}
 """What a run leaves that stopped before it did any work."""
-_ENDS = {"finished", "stopped", "killed"}
+ENDS = frozenset({"finished", "stopped", "killed"})
 """Events that end a session."""
 _LOGS = ("metrics", "receipts", "samples", "events")
 _OUTCOMES = ("model", "base", "warmup", "checkpoints", "eval")
@@ -175,7 +175,7 @@ class RunFolder:
     def _notice_kill(self) -> None:
         """Write the end of a session that couldn't: its last sign of life."""
         events = read_events(self.path)
-        if events and events[-1]["event"] not in _ENDS:
+        if events and events[-1]["event"] not in ENDS:
             written = [path.stat().st_mtime for path in self.path.glob("*.jsonl")]
             self.append_event("killed", time=round(max(written), 3))
 
