@@ -381,6 +381,17 @@ def test_what_a_run_would_write_over_is_never_touched(
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ["eval", "verl", "logs"])
+def test_what_a_run_leaves_alone_may_be_there_before_it(make: Make, name: str) -> None:
+    path = make().path
+    for log in path.iterdir():
+        log.unlink()
+    (path / name).mkdir()
+    (path / name / "theirs.json").write_text("{}")
+    assert not make().resumed
+    assert (path / name / "theirs.json").exists()
+
+
 @pytest.mark.parametrize(("content", "problem"), [("{", "can't be read"), ("[]", "is list")])
 def test_a_damaged_config_is_named(make: Make, content: str, problem: str) -> None:
     folder = make()

@@ -35,8 +35,9 @@ _HOUSEKEEPING = {_CONFIG, _VERSIONS, "events.jsonl", "run.lock", "crash.txt"}
 ENDS = frozenset({"finished", "stopped", "killed"})
 """Events that end a session."""
 _LOGS = ("metrics", "receipts", "samples", "events")
-_OUTCOMES = ("model", "base", "warmup", "checkpoints", "eval")
-"""Folders that engines write in a run's, and replace. (Not `verl`: it is exported beforehand.)"""
+_OUTCOMES = ("model", "base", "warmup", "checkpoints")
+"""Folders of a run that engines replace. Others may be there before it: `verl` is exported, and a
+comparison gives a run its start's `eval`."""
 _FIXED = (
     "engine",
     "model",
