@@ -50,7 +50,7 @@ def test_good_data_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_fewer_examples_can_be_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run(["validate", write(tmp_path), "-n", "3"]) == 0
+    assert run(["validate", write(tmp_path), "-n", "3", "--plain"]) == 0
     assert "io: 3 checked of" in capsys.readouterr().out
 
 

@@ -235,6 +235,7 @@ def validate(
     examples: Annotated[
         int, typer.Option("-n", "--examples", min=1, help="Examples checked for each task.")
     ] = 50,
+    plain: Plain = False,
     debug: Debug = False,
 ) -> None:
     """Check the data: does every task tell its right answers from wrong ones?"""
@@ -247,7 +248,7 @@ def validate(
         from astor_rl.report.console import make_console
 
         # Findings are the output; how it gets there belongs beside it.
-        with make_console(sys.stderr, quiet=not debug) as console:
+        with make_console(sys.stderr, live=False if plain else None, quiet=not debug) as console:
             checked = validate_tasks(
                 run, examples=examples, base_dir=config.parent, console=console
             )
